@@ -9,6 +9,7 @@ _OPERATOR = "operator/vectorindex_operator"
 _GROUPS = "unit/test_shards_in_the_operator.py::"
 _TESTS = "unit/test_searcher_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
+_HOSTILE = "unit/test_searcher_router_hostile.py::"
 
 SHARDS = (
     Mutant(
@@ -70,7 +71,7 @@ SHARDS = (
     Mutant(
         "a refusal for want of a shard is nobody's fault",
         f"{_SEARCHER}/serve/evidence/recorder.py",
-        "        if not outcome.incomplete and (400 <= status < 500 or status in _REFUSALS):\n",
+        "        if not outcome.incomplete and (outcome.excused or 400 <= status < 500 or status in _REFUSALS):\n",
         "        if 400 <= status < 500 or status in _REFUSALS:\n",
         (f"{_ROUTER}test_a_lost_shard_is_503_that_names_it_and_counts_as_an_error",),
         "503 is else overload, which says nothing about a revision.",
@@ -135,7 +136,7 @@ SHARDS = (
     Mutant(
         "a router is ready before a shard has answered a search",
         f"{_ROUTE}/server.py",
-        "            return isinstance(answer, Response) and not outcome.incomplete\n",
+        "            return isinstance(answer, Response) and not (outcome.incomplete or outcome.excused)\n",
         "            return True\n",
         (f"{_ROUTER}test_a_router_is_ready_once_every_shard_has_answered",),
         "The traffic would go to a revision that cannot answer.",
@@ -214,5 +215,45 @@ SHARDS = (
         (f"{_GROUPS}test_the_next_try_goes_through_all_jobs_again",),
         "What made it fail, a shard or a plan that is gone, would never be made again.",
         each=(seeds("the_plan_is_lost"),),
+    ),
+    Mutant(
+        "a client in a hurry makes errors",
+        f"{_ROUTE}/router.py",
+        "            reasons = reasons - {Reason.DEADLINE}\n",
+        "            reasons = reasons - {Reason.OVERLOAD}\n",
+        (f"{_HOSTILE}test_a_client_in_a_hurry_makes_no_error",),
+        "Whoever may ask could send a revision back, where answers without a shard are allowed.",
+    ),
+    Mutant(
+        "a shard that hangs has too much to do",
+        f"{_ROUTE}/pods.py",
+        "        there = [pod for pod in self.pods.values() if pod.alive]\n        return",
+        "        there = list(self.pods.values())\n        return",
+        (f"{_HOSTILE}test_a_shard_that_hangs_is_a_fault_and_no_overload",),
+        "No guardrail would trip while no query is answered.",
+    ),
+    Mutant(
+        "a request that nobody wants waits for a pod that does not read",
+        f"{_ROUTE}/pods.py",
+        "if who is asker and link.unsent]:\n",
+        "if who is asker and link.unsent and link.since < 0]:\n",
+        (f"{_HOSTILE}test_a_request_that_nobody_wants_any_more_leaves_nothing_here",),
+        "Megabytes a request, for as long as its client says a millisecond.",
+    ),
+    Mutant(
+        "a pod fails where the router has no room",
+        f"{_ROUTE}/pods.py",
+        "            return  # the fault is here: that says nothing about the pod\n",
+        "            self.alive = False\n            return\n",
+        (f"{_HOSTILE}test_no_room_here_says_nothing_about_a_pod",),
+        "A few long answers would have every pod of every shard taken for lost.",
+    ),
+    Mutant(
+        "second requests are timed by what clients choose",
+        f"{_ROUTE}/router.py",
+        "        self.usual = vectors.ndim == 1 and plan.own and not plan.include_metadata\n",
+        "        self.usual = vectors.ndim == 1 and not plan.include_metadata\n",
+        (f"{_HOSTILE}test_what_clients_choose_times_no_second_request",),
+        "Slow searches of one would keep second requests from all.",
     ),
 )

@@ -76,7 +76,10 @@ class Outcome:
     reranked: bool | None = None
     """Whether its answer is in the order of the cross-encoder; None: nobody was to reorder it."""
     incomplete: bool = False
-    """Shards are missing: an error of the index, whether it was answered without them or refused."""
+    """Shards are missing by a fault: an error of the index, whether it was answered without them or refused."""
+    excused: bool = False
+    """It was answered without shards that had too much to do, or that its client gave no time: a refusal of theirs,
+    which is none of the revision."""
 
 
 class Counts:
@@ -150,7 +153,7 @@ class Recorder(ABC):
         """
         segment = self.record_code(outcome.segment, status)
         current = self._current[segment]
-        if not outcome.incomplete and (400 <= status < 500 or status in _REFUSALS):
+        if not outcome.incomplete and (outcome.excused or 400 <= status < 500 or status in _REFUSALS):
             current.counts[MISMATCHED if status == 422 else REFUSED] += 1
             if outcome.lost:
                 current.counts[COMPARED] += 1

@@ -50,7 +50,7 @@ class Asking(Protocol):
     usual: bool
     """Whether it takes as long as most do."""
 
-    def rest(self) -> tuple[bytes, bytes]: ...
+    def rest(self) -> tuple[bytes, bytes] | None: ...
 
     def answered(self, shard: Shard, reply: Reply, part: Part | None) -> None: ...
 
@@ -87,6 +87,9 @@ class Ask:
     def give_up(self, *, fault: bool) -> None:
         """Nobody wants the answer any more. `fault`: it took longer than a pod that is well would."""
         self._end()
+        if self._under_way:
+            for pod in self._tried:
+                pod.give_up(self)
         if fault:
             for pod in self._tried:
                 pod.fail(TimeoutError("it took too long"))
@@ -108,7 +111,8 @@ class Ask:
         self._tried.append(pod)
         self._under_way += 1
         since = time.monotonic()
-        pod.ask(self._asking.line, self._asking.rest, self._most, lambda outcome: self._replied(pod, since, outcome))
+        asking = self._asking
+        pod.ask(self, asking.line, asking.rest, self._most, lambda outcome: self._replied(pod, since, outcome))
 
     def _replied(self, pod: Pod, since: float, outcome: Reply | Exception) -> None:
         self._under_way -= 1

@@ -108,6 +108,11 @@ class Link(asyncio.Protocol):
         """Whether another request may be asked."""
         return not self._last and self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def unsent(self) -> bool:
+        """Whether the other side has not taken all of the request."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def close(self) -> None:
         """At once, whatever is on its way: who waits is told."""
         if self._transport is not None:

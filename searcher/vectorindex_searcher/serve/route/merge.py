@@ -69,9 +69,10 @@ def answer(
     began: float,
     query_ids: QueryIds,
     missing: Sequence[int] = (),
+    fault: bool = False,
 ) -> Response:
     """What the client gets, and what of it is evidence. `parts`: of the shards that answered, at least one; `missing`:
-    numbers of the others. Raises Problem 400 where it becomes too long, 503."""
+    numbers of the others; `fault`: whether one is at fault. Raises Problem 400 where it becomes too long, 503."""
     lines = [merged(parts, number, plan.k) for number in range(outcome.queries)]
     outcome.top_scores = [float(line.scores[0]) for line in lines if len(line.scores)]
     bound = plan.min_score
@@ -79,7 +80,7 @@ def answer(
         lines = [line.first(int(np.count_nonzero(line.scores >= bound))) for line in lines]
     outcome.hits = [len(line.scores) for line in lines]
     outcome.filtered, outcome.ignored = plan.filtered, plan.ignored
-    outcome.incomplete = bool(missing)
+    outcome.incomplete, outcome.excused = fault, bool(missing) and not fault
     if plan.binary:
         response = _binary(lines, work)
     else:

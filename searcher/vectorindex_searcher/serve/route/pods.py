@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from ... import contract
-from .link import BrokenError, Link, Reply, Room, Then
+from .link import BrokenError, Link, NoRoomError, Reply, Room, Then
 
 LOOK_SECONDS = 2.0
 """Between two looks at names and pods."""
@@ -38,10 +38,11 @@ HEDGE_SHARE, HEDGE_BURST = 0.05, 10.0
 LEAST_HEDGE_SECONDS = 0.001
 _log = logging.getLogger(__name__)
 
-Rest = Callable[[], tuple[bytes, bytes]]
-"""Headers from there on, with the blank line, and the body."""
 Check = Callable[[Reply], None]
 """Raises ValueError for a pod that is none of the shard's."""
+Rest = Callable[[], tuple[bytes, bytes] | None]
+"""Headers from there on, with the blank line, and the body, when they leave: the time that is left is in them. None:
+nobody wants the answer any more."""
 
 
 class Pod:
@@ -53,7 +54,8 @@ class Pod:
         self.name = name
         self._room, self._token, self._check = room, token, check
         self._free: list[Link] = []
-        self._busy: set[Link] = set()
+        self._busy: dict[Link, object] = {}
+        """On which an answer is missing, and who asked."""
         self._opening: set[asyncio.Task[None]] = set()
         self.alive = False
         """Whether it answered as the one it should be, and has not failed since."""
@@ -67,17 +69,20 @@ class Pod:
         """Requests that it has not answered."""
         return len(self._busy) + len(self._opening)
 
-    def ask(self, line: bytes, rest: Rest, most: int, then: Then) -> None:
-        """Send a request, of a line, and what follows the headers that are about the pod with the body; as Link.ask.
-        `rest` is asked when it leaves: the time that is left is in it."""
-        while self._free:
-            link = self._free.pop()
-            if link.usable:
-                self._send(link, line, rest, most, then)
-                return
-        task = asyncio.get_running_loop().create_task(self._open_and_send(line, rest, most, then))
+    def ask(self, asker: object, line: bytes, rest: Rest, most: int, then: Then) -> None:
+        """Send a request; as Link.ask. `asker`: for `give_up`."""
+        link = self._idle()
+        if link is not None:
+            self._send(link, asker, line, rest, most, then)
+            return
+        task = asyncio.get_running_loop().create_task(self._open_and_send(asker, line, rest, most, then))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+    def give_up(self, asker: object) -> None:
+        """It wants no answer any more. What the pod has not taken of its requests would lie here until it does."""
+        for link in [link for link, who in self._busy.items() if who is asker and link.unsent]:
+            link.close()
 
     async def prove(self) -> None:
         """Look whether it still is who it was, and answers. Never raises."""
@@ -88,6 +93,8 @@ class Pod:
                     link = await self._open()
                 else:
                     await self._prove(link)
+        except NoRoomError:
+            return  # the fault is here: that says nothing about the pod
         except (OSError, BrokenError, ValueError) as error:  # TimeoutError is an OSError
             self.fail(error)
             return
@@ -135,16 +142,21 @@ class Pod:
     def _head(self, line: bytes, headers: bytes) -> bytes:
         return b"%b HTTP/1.1\r\nHost: %b\r\n%b%b" % (line, self.name.encode(), self._token(), headers)
 
-    def _send(self, link: Link, line: bytes, rest: Rest, most: int, then: Then) -> None:
-        self._busy.add(link)
+    def _send(self, link: Link, asker: object, line: bytes, rest: Rest, most: int, then: Then) -> None:
+        left = rest()
+        if left is None:
+            self._put_back(link)
+            then(BrokenError("given up"))
+            return
+        self._busy[link] = asker
 
         def done(outcome: Reply | Exception) -> None:
-            self._busy.discard(link)
+            self._busy.pop(link, None)
             if isinstance(outcome, Reply):
                 self._put_back(link)
             then(outcome)
 
-        headers, body = rest()
+        headers, body = left
         link.ask(self._head(line, headers), body, most, done)
 
     def _put_back(self, link: Link) -> None:
@@ -153,20 +165,20 @@ class Pod:
         else:
             self._free.append(link)
 
-    async def _open_and_send(self, line: bytes, rest: Rest, most: int, then: Then) -> None:
+    async def _open_and_send(self, asker: object, line: bytes, rest: Rest, most: int, then: Then) -> None:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 link = await self._open()
-        except (OSError, BrokenError, ValueError) as error:
+        except (OSError, BrokenError, NoRoomError, ValueError) as error:
             then(error)
             return
         except asyncio.CancelledError:
             then(BrokenError("given up"))
             raise
-        self._send(link, line, rest, most, then)
+        self._send(link, asker, line, rest, most, then)
 
     async def _open(self) -> Link:
-        """A new connection that is proven. Raises OSError, BrokenError, ValueError."""
+        """A new connection that is proven. Raises OSError, BrokenError, NoRoomError, ValueError."""
         _, link = await asyncio.get_running_loop().create_connection(lambda: Link(self._room), self.host, self.port)
         await self._prove(link)
         return link
@@ -185,6 +197,8 @@ class Pod:
         try:
             link.ask(self._head(b"GET /v1/index", b"\r\n"), b"", INDEX_BYTES, then)
             outcome = await told
+            if isinstance(outcome, NoRoomError):
+                raise outcome
             if not isinstance(outcome, Reply):
                 raise BrokenError(str(outcome))
             self._room.give(len(outcome.body))
@@ -238,8 +252,9 @@ class Shard:
 
     @property
     def full(self) -> bool:
-        """Every pod has as many requests as it may."""
-        return bool(self.pods) and all(pod.outstanding >= OUTSTANDING for pod in self.pods.values())
+        """Every pod that answers has as many requests as it may. What hangs is not busy: that is a fault."""
+        there = [pod for pod in self.pods.values() if pod.alive]
+        return bool(there) and all(pod.outstanding >= OUTSTANDING for pod in there)
 
     # ------------------------------------------------------------ second requests
 

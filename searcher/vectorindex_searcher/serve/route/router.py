@@ -118,7 +118,8 @@ class Scatter(Deferred):
         super().__init__()
         self._router, self._plan, self._outcome_of, self.began = router, plan, outcome, began
         self.revision, self.room = router.revision, router.room
-        self.usual = vectors.ndim == 1 and not plan.filtered and not plan.include_metadata
+        # Who names parameters says how long it takes: others' second requests are not timed by that.
+        self.usual = vectors.ndim == 1 and plan.own and not plan.include_metadata
         json = not plan.binary and (plan.filtered or plan.include_metadata)
         self.question = Question(outcome.queries, plan.k, router.text, plan.include_metadata, json and plan.filtered)
         self.line, self._headers, self._body = written(plan, vectors, json=json)
@@ -147,8 +148,10 @@ class Scatter(Deferred):
 
     # ------------------------------------------------------------ as ask.Asking
 
-    def rest(self) -> tuple[bytes, bytes]:
-        """As pods.Rest."""
+    def rest(self) -> tuple[bytes, bytes] | None:
+        """The other headers, and the body; None once it has ended."""
+        if self._ended:
+            return None
         left = max(1, math.ceil((self._until - time.monotonic()) * 1e3))
         return b"%bX-Request-Timeout-Ms: %d\r\n\r\n" % (self._headers, left), self._body
 
@@ -227,7 +230,15 @@ class Scatter(Deferred):
                 began=self.began,
                 query_ids=router.query_ids,
                 missing=numbers,
+                fault=self._at_fault(set(missing.values())),
             )
+
+    def _at_fault(self, reasons: set[Reason]) -> bool:
+        """Whether shards that are missing for these reasons are an error of the index. Not where a client had less time
+        than any revision takes (as for 504), or asked more than there is time for: it could make errors at will."""
+        if self._deadline is not None and self._deadline - self.began < contract.DEADLINE_FLOOR_SECONDS:
+            reasons = reasons - {Reason.DEADLINE}
+        return bool(reasons - {Reason.OVERLOAD})
 
     def _refusal(self, numbers: Sequence[int], missing: dict[int, Reason]) -> Problem:
         reasons = set(missing.values())
@@ -253,7 +264,8 @@ class Scatter(Deferred):
         for one in self._asks:
             one.give_up(fault=False)
         self.room.give(self._held)
-        self._held, self.parts = 0, {}
+        # A pod that still owes an answer keeps this alive, for as long as it likes.
+        self._held, self.parts, self._body = 0, {}, b""
         self._router.under_way -= 1
         self.resolve(outcome)
 

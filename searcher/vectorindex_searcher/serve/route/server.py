@@ -198,7 +198,7 @@ class Server:
         with suppress(Exception):
             router.ask(plan, vector, outcome, time.monotonic(), None).then(told.set_result)
             answer = await told
-            return isinstance(answer, Response) and not outcome.incomplete
+            return isinstance(answer, Response) and not (outcome.incomplete or outcome.excused)
         return False
 
     def _read_metrics(self) -> SearcherMetrics:
