@@ -8,7 +8,7 @@ from control_plane import Api, Json, path_of
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec, VectorIndexStatus
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests.networkpolicy import network_policy
+from vectorindex_operator.manifests.networkpolicy import network_policy, shards_policy
 from vectorindex_operator.reconcile.drift import matches, same_rules
 
 METRICS = (
@@ -43,12 +43,15 @@ def test_what_a_user_may_ask_for_is_a_valid_policy_that_stays_as_it_was_written(
     assert made.ok, made.message
     spec = VectorIndexSpec.model_validate(made.body["spec"])
     view = IndexView("default", name, made.body["metadata"]["uid"], 1, 0.0, spec, VectorIndexStatus())
-    manifest = network_policy(spec.searcher.network_policy, view, settings)
-    answer = api.apply(manifest, "vectorindex-operator", force=True)
-    assert answer.ok, answer.message
-    live = api.get(path_of(manifest)).body
-    assert matches(manifest, live)
-    assert same_rules(manifest, live), "it would be written again at every pass"
+    of_all, but_shards = (
+        network_policy(spec.searcher.network_policy, view, settings, but_shards=there) for there in (False, True)
+    )
+    for manifest in (of_all, shards_policy(view, settings), but_shards, of_all):
+        answer = api.apply(manifest, "vectorindex-operator", force=True)
+        assert answer.ok, answer.message
+        live = api.get(path_of(manifest)).body
+        assert matches(manifest, live)
+        assert same_rules(manifest, live), "it would be written again at every pass"
 
 
 def test_a_rule_that_somebody_added_goes_with_the_next_write(api: Api, smallest: Json, name: str) -> None:

@@ -7,6 +7,7 @@ from .mutant import Mutant, seeds
 _SEARCHER = "searcher/vectorindex_searcher"
 _OPERATOR = "operator/vectorindex_operator"
 _GROUPS = "unit/test_shards_in_the_operator.py::"
+_BESIDE = "unit/test_shards_beside_a_whole.py::"
 _TESTS = "unit/test_searcher_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
 _HOSTILE = "unit/test_searcher_router_hostile.py::"
@@ -255,5 +256,21 @@ SHARDS = (
         "        self.usual = vectors.ndim == 1 and not plan.include_metadata\n",
         (f"{_HOSTILE}test_what_clients_choose_times_no_second_request",),
         "Slow searches of one would keep second requests from all.",
+    ),
+    Mutant(
+        "whoever may query reaches a shard",
+        f"{_OPERATOR}/manifests/networkpolicy.py",
+        "    if but_shards:\n",
+        "    if but_shards and not pods:\n",
+        (f"{_BESIDE}test_a_policy_is_about_shards_until_their_own_is_there_and_as_long_as_it_is",),
+        "Policies add up: what lets users in to routers would let them in to shards.",
+    ),
+    Mutant(
+        "pods of shards are without a policy until theirs is made",
+        f"{_OPERATOR}/manifests/render.py",
+        "    there = action.shards and policy_of_shards(obs.index.name) in obs.network_policies\n",
+        "    there = action.shards\n",
+        (f"{_BESIDE}test_a_policy_is_about_shards_until_their_own_is_there_and_as_long_as_it_is",),
+        "Where its write is refused, everybody would reach them.",
     ),
 )

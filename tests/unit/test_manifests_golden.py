@@ -186,7 +186,7 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     ),
     "network-policy-shards": (
         planned(seen(IN_SHARDS, SHARDS_STABLE, traffic=SHARDS_STABLE), EnsureNetworkPolicy),
-        seen(IN_SHARDS, SHARDS_STABLE),
+        seen(IN_SHARDS, SHARDS_STABLE, network_policies={"docs-shards": "uid-policy"}),
         IN_SHARDS,
     ),
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),

@@ -161,11 +161,11 @@ class EnsureSearchers:
 
 @dataclass(frozen=True, slots=True)
 class EnsureNetworkPolicy:
-    """Keep the NetworkPolicy of the index's pods there."""
+    """Keep the NetworkPolicies of the index's pods there."""
 
     policy: NetworkPolicy
     shards: bool = False
-    """Whether routers among them ask others."""
+    """Whether there are pods of shards, which have one of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The NetworkPolicy of the pods of one index: searchers, and Jobs, whose metrics are on the admin port, too.
+"""The NetworkPolicy of the pods of one index: searchers, and Jobs, whose metrics are on the admin port, too. Pods of
+shards have another, since policies add up: what lets users in must not be about them.
 
 Ingress only: what the pods fetch, and from where, is not the operator's business.
 """
@@ -10,6 +11,7 @@ from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import LabelSelector, NetworkPeer, NetworkPolicy
 from vectorindex_operator.core.observation import IndexView
+from vectorindex_operator.core.safety.network import policy_of_shards
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -20,32 +22,52 @@ NAMESPACE = "kubernetes.io/metadata.name"
 
 
 def network_policy(
-    policy: NetworkPolicy, index: IndexView, settings: Installation, *, shards: bool = False
+    policy: NetworkPolicy, index: IndexView, settings: Installation, *, but_shards: bool = False
 ) -> Manifest:
     """Queries from `policy.from_`; the admin port for the operator, who may scrape, and all pods of the index.
-    `shards`: queries from pods of the index, too, since routers ask searchers.
+    `but_shards`: it is not about pods of shards, for which the other policy is there.
 
     Ports by number: a Job's pod has no port named `admin`. The kubelet's probes are never kept out.
     """
-    pods = {labels.INDEX: index.name, labels.MANAGED_BY: labels.OPERATOR}
-    internal = [_operator(settings), *(_without_empty(peer) for peer in settings.metrics_from), _pods(pods)]
-    of_routers = [{"ports": [_port(HTTP_PORT)], "from": [_pods(pods)]}] if shards else []
+    pods = _all(index)
+    chosen: Manifest = {"matchLabels": pods}
+    if but_shards:
+        chosen["matchExpressions"] = [{"key": labels.COMPONENT, "operator": "NotIn", "values": [labels.SHARD_PODS]}]
+    ingress = [
+        {"ports": [_port(HTTP_PORT)], "from": [_peer(peer) for peer in policy.from_]},
+        {"ports": [_port(ADMIN_PORT)], "from": [*_outside(settings), _pods(pods)]},
+    ]
+    return _policy(f"{index.name}-pods", index, chosen, ingress)
+
+
+def shards_policy(index: IndexView, settings: Installation) -> Manifest:
+    """Of pods of shards: queries from routers of the index, the admin port for the operator and who may scrape."""
+    pods = _all(index)
+    chosen = {"matchLabels": pods | {labels.COMPONENT: labels.SHARD_PODS}}
+    ingress = [
+        {"ports": [_port(HTTP_PORT)], "from": [_pods(pods | {labels.COMPONENT: labels.SEARCHER})]},
+        {"ports": [_port(ADMIN_PORT)], "from": _outside(settings)},
+    ]
+    return _policy(policy_of_shards(index.name), index, chosen, ingress)
+
+
+def _policy(name: str, index: IndexView, chosen: Manifest, ingress: list[Manifest]) -> Manifest:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": labels.metadata(
-            f"{index.name}-pods", index.namespace, labels.common(index.name, "network"), labels.owner(index)
-        ),
-        "spec": {
-            "podSelector": {"matchLabels": pods},
-            "policyTypes": ["Ingress"],
-            "ingress": [
-                {"ports": [_port(HTTP_PORT)], "from": [_peer(peer) for peer in policy.from_]},
-                {"ports": [_port(ADMIN_PORT)], "from": internal},
-                *of_routers,
-            ],
-        },
+        "metadata": labels.metadata(name, index.namespace, labels.common(index.name, "network"), labels.owner(index)),
+        "spec": {"podSelector": chosen, "policyTypes": ["Ingress"], "ingress": ingress},
     }
+
+
+def _all(index: IndexView) -> dict[str, str]:
+    """Labels of all pods of the index."""
+    return {labels.INDEX: index.name, labels.MANAGED_BY: labels.OPERATOR}
+
+
+def _outside(settings: Installation) -> list[Manifest]:
+    """Who has business at the admin port besides pods of the index."""
+    return [_operator(settings), *(_without_empty(peer) for peer in settings.metrics_from)]
 
 
 def _port(number: int) -> Manifest:

@@ -20,6 +20,7 @@ from vectorindex_operator.core.plan import (
     StartResolve,
     StartValidation,
 )
+from vectorindex_operator.core.safety.network import policy_of_shards
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import httproute, jobs, networkpolicy, revisions, searchers, service, shards
 from vectorindex_operator.manifests.labels import Manifest
@@ -54,7 +55,7 @@ def render(
         deployment = searchers.deployment(action, index, revision, settings.internal_keys)
         return deployment, searchers.disruption_budget(action, index)
     if isinstance(action, EnsureNetworkPolicy):
-        return (networkpolicy.network_policy(action.policy, index, settings, shards=action.shards),)
+        return _network_policies(action, obs, settings)
     if isinstance(action, MoveTraffic):
         return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
     if isinstance(action, EnsureRoute):
@@ -80,6 +81,13 @@ def render(
             return (jobs.outcomes(action, index, spec, settings),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
+
+
+def _network_policies(action: EnsureNetworkPolicy, obs: Observation, settings: Installation) -> tuple[Manifest, ...]:
+    """That of shards first. The other one is about their pods, too, until it is there: no pod is without a policy."""
+    there = action.shards and policy_of_shards(obs.index.name) in obs.network_policies
+    policy = networkpolicy.network_policy(action.policy, obs.index, settings, but_shards=there)
+    return (networkpolicy.shards_policy(obs.index, settings), policy) if action.shards else (policy,)
 
 
 def _live_key(action: StartValidation, obs: Observation, settings: Installation) -> str:

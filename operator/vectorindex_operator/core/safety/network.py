@@ -1,4 +1,4 @@
-"""The NetworkPolicy of the index's pods: there while spec.searcher.networkPolicy is Managed, gone otherwise.
+"""The NetworkPolicies of the index's pods: there while spec.searcher.networkPolicy is Managed, gone otherwise.
 
 Live, like tokens: who may connect must not come back with a rollback, and holds while a spec cannot be read.
 """
@@ -18,7 +18,16 @@ def step(state: ReconcileState) -> None:
         # The pods themselves, too: they serve on where their revision cannot be read, or was deleted.
         loaded = any(group.role == SHARD for one in state.obs.loaded.values() for group in one.groups)
         made = any(one.spec.shards for one in state.obs.revisions.values())
-        state.act(EnsureNetworkPolicy(policy, shards=loaded or made))
-        return
+        shards = loaded or made
+        state.act(EnsureNetworkPolicy(policy, shards=shards))
+        unwanted = set() if shards else {policy_of_shards(state.obs.index.name)}
+    else:
+        unwanted = set(state.obs.network_policies)
     for name, uid in sorted(state.obs.network_policies.items()):
-        state.act(DeleteNetworkPolicy(name, uid))
+        if name in unwanted:
+            state.act(DeleteNetworkPolicy(name, uid))
+
+
+def policy_of_shards(index: str) -> str:
+    """Name of the policy of the pods of an index's shards."""
+    return f"{index}-shards"
