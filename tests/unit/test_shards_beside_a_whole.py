@@ -1,14 +1,39 @@
-"""Who reaches the pods of shards, beside those of an index in one part."""
+"""What pods of a revision in shards are told and given while the spec asks for an index in one part, and who reaches
+them."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from observations import SETTINGS, a_revision, actions, run, seen, spec
 
-from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy
+from vectorindex_operator.api.v1alpha1 import Live, Searcher, VectorIndexSpec
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy, EnsureSearchers
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
+from vectorindex_searcher.contract import (
+    CACHE_BYTES_ENV,
+    FRESH_ENV,
+    LIVE_QUERIES_ENV,
+    PROCESSES_ENV,
+    SOURCE_ENV,
+    TASK_ENV,
+)
 
+OF = spec(index={"shards": 3})
+SERVING = a_revision(OF, "Stable")
+BEFORE = Live.of(OF)
 MANAGED = {"networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]}}
+ONNX = {"encoder": {"textColumn": "title", "onnx": {"s3": {"bucket": "models"}, "sha256": "a" * 64}}}
+AT = {"url": "https://e.example/v1/embeddings", "model": "m"}
+RERANK = {
+    "embedding": ONNX,
+    "searcher": {"rerank": {"onnx": {"s3": {"bucket": "models"}, "sha256": "b" * 64}, "textColumn": "title"}},
+}
 
 # ---------------------------------------------------------------- who reaches them
 
@@ -36,3 +61,115 @@ def test_the_policy_of_shards_goes_with_the_last_of_them() -> None:
     assert actions(plan, DeleteNetworkPolicy) == [DeleteNetworkPolicy("docs-shards", "v")]
     assert actions(run(seen(parts, a_revision(parts, "Pending"), network_policies=there)), DeleteNetworkPolicy) == []
     assert len(actions(run(seen(spec(), network_policies=there)), DeleteNetworkPolicy)) == 2
+
+
+# ---------------------------------------------------------------- what they are told
+
+
+LIVE: dict[str, dict[str, Any]] = {
+    "searcher.replicas": {"searcher": {"replicas": 5}},
+    "searcher.resources": {"searcher": {"resources": {"requests": {"cpu": "4"}}}},
+    "searcher.router_resources": {},  # refused without shards
+    "searcher.min_score": {"searcher": {"minScore": 0.5}},
+    "searcher.auth": {"searcher": {"auth": {"secretRef": {"name": "t"}, "policies": "Required"}}},
+    "searcher.tls": {"searcher": {"tls": {"secretRef": {"name": "c"}}}},
+    "searcher.cache": {"searcher": {"cache": {"claimName": "kept", "limit": "9Gi"}}},
+    "searcher.params": {"searcher": {"params": {"allow": ["nprobe"], "max": {"nprobe": 9}}}},
+    "searcher.network_policy": {"searcher": {"networkPolicy": {"mode": "Managed"}}},
+    "searcher.service": {"searcher": {"service": {"annotations": {"a": "b"}}}},
+    "searcher.pod": {"searcher": {"pod": {"serviceAccountName": "other"}}},
+    "searcher.rerank": RERANK,
+    "source": {"source": {"s3": {"secretRef": {"name": "rotated"}}}},
+    "artifacts": {"artifacts": {"s3": {"secretRef": {"name": "rotated"}}}},
+    "live_queries": {"gate": {"queries": {"live": {}}}},
+    "encoder": {"embedding": ONNX},
+    "encoder_url": {"embedding": {"model": "m", "encoder": {"textColumn": "title", "endpoint": AT}}},
+    "encoder_secret": {
+        "embedding": {
+            "model": "m",
+            "encoder": {"textColumn": "title", "endpoint": {**AT, "tokenSecretRef": {"name": "e"}}},
+        }
+    },
+    "reranker": RERANK,
+    "fresh": {"source": {"poll": "1m", "fresh": {"prefix": "fresh/"}}},
+}
+"""An edit of each live setting of an index in one part, while shards serve."""
+
+
+def test_every_live_setting_is_tried_with_shards() -> None:
+    fields = Live.model_fields.keys() - {"searcher"} | {f"searcher.{name}" for name in Searcher.model_fields}
+    assert set(LIVE) == fields
+
+
+def edited(of: VectorIndexSpec, before: Live | None = BEFORE, *, shards: bool = True) -> Observation:
+    """A spec while a revision in shards serves; `before`: what was live. shards False: none is there any more."""
+    obs = seen(of, *([SERVING] if shards else []), traffic=SERVING if shards else None)
+    return replace(obs, index=replace(obs.index, status=obs.index.status.model_copy(update={"live": before})))
+
+
+def pods(obs: Observation) -> list[dict[str, Any]]:
+    """The pods of each Deployment of the revision in shards, the routers' last."""
+    (ensure,) = actions(run(obs), EnsureSearchers)
+    made = [one for one in render(ensure, obs, obs.index.spec, SETTINGS) if one["kind"] == "Deployment"]
+    found = [one["spec"]["template"]["spec"] for one in made]
+    assert [one["containers"][0]["args"][0] for one in found] == ["serve", "serve", "serve", "route"]
+    return found
+
+
+def env_of(pod: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("field", LIVE)
+def test_pods_of_shards_start_whatever_an_index_in_one_part_is_told(field: str) -> None:
+    *_, router = found = pods(edited(spec(**LIVE[field])))
+    for pod in found:
+        env = env_of(pod)
+        assert "--policies" not in pod["containers"][0]["args"], "routers would refuse it"
+        assert env.keys().isdisjoint({LIVE_QUERIES_ENV, FRESH_ENV, SOURCE_ENV})
+        assert json.loads(env[TASK_ENV]).keys().isdisjoint({"encoder", "rerank"})
+    assert env_of(router).keys().isdisjoint({PROCESSES_ENV, CACHE_BYTES_ENV})
+    assert {"name": "cache", "emptyDir": {}} in router["volumes"]
+
+
+KEPT = {"auth": {"secretRef": {"name": "before"}}}
+NEW: dict[str, Any] = {"auth": {"secretRef": {"name": "tenants"}, "policies": "Required"}}
+
+
+def auth_of(obs: Observation) -> Any:
+    live = run(obs).status.live
+    assert live is not None
+    return live.searcher.auth
+
+
+def test_new_policies_wait_for_the_last_shard_with_the_tokens_that_they_are_of() -> None:
+    """A router shows all rows to every token, so what nobody was shown before is shown to nobody new."""
+    before, of = Live.of(spec(index={"shards": 3}, searcher=KEPT)), spec(searcher=NEW)
+    assert auth_of(edited(of, before)) == before.searcher.auth
+    assert "searcher.auth: when " + SERVING.name in str(run(edited(of, before)).status.conditions)
+    closed = auth_of(edited(of))
+    assert (closed.secret_ref.name, closed.policies) == ("tenants", None)
+    assert auth_of(edited(of, before, shards=False)) == of.searcher.auth
+    assert auth_of(edited(spec(searcher=KEPT), before)) == before.searcher.auth
+
+
+@pytest.mark.parametrize("before", [None, Live.of(spec(searcher=NEW))])
+def test_policies_that_hold_never_go_for_shards(before: Live | None) -> None:
+    """Also where nobody knows whether they held: routers do not start, so no revision in shards gets the traffic."""
+    of = spec(searcher=NEW)
+    assert auth_of(edited(of, before)) == of.searcher.auth
+    *_, router = pods(edited(of, before))
+    assert "--policies" in router["containers"][0]["args"]
+    rotated = spec(searcher={"auth": NEW["auth"] | {"secretRef": {"name": "rotated"}}})
+    assert auth_of(edited(rotated, before)) == rotated.searcher.auth
+
+
+def test_routers_keep_their_resources_until_they_go() -> None:
+    given = {"routerResources": {"requests": {"cpu": "3"}}}
+    before = Live.of(spec(index={"shards": 3}, searcher=given))
+    live = run(edited(spec(), before)).status.live
+    assert live is not None
+    assert live.searcher.router_resources == before.searcher.router_resources
+    gone = run(edited(spec(), before, shards=False)).status.live
+    assert gone is not None
+    assert gone.searcher.router_resources is None

@@ -20,6 +20,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexSpec,
     VerbResult,
 )
+from vectorindex_operator.core import live_settings
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.fresh_looks import FreshQuestion
 from vectorindex_operator.core.holds import FINALIZER
@@ -146,7 +147,7 @@ class ReconcileState:
             settings=settings,
             now=now,
             known_spec=obs.index.spec,
-            live=obs.index.live,
+            live=live_settings.in_effect(obs),
             statuses={r.name: r.status for r in obs.revisions.values() if not r.leaving and r.name not in foreign},
             foreign=foreign,
             serving=obs.traffic.revision if obs.traffic.owned else "",

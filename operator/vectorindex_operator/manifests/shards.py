@@ -17,10 +17,12 @@ from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import TOKENS_DIR, resources, task_env
-from vectorindex_searcher.contract import HTTP_PORT, SHARD_TOKEN_ENV, RouteTask
+from vectorindex_searcher.contract import CACHE_BYTES_ENV, HTTP_PORT, PROCESSES_ENV, SHARD_TOKEN_ENV, RouteTask
 
 ROUTER_RESOURCES = Resources(requests={"cpu": "500m", "memory": "640Mi"}, limits={"memory": "640Mi"})
 """A router is one process without an index; the memory is of answers that are on their way."""
+_OF_SEARCHERS = frozenset({PROCESSES_ENV, CACHE_BYTES_ENV})
+"""Variables that say something about an index in a pod's memory and on its disk."""
 
 
 def shards(
@@ -86,7 +88,10 @@ def _of_shard(one: Manifest, action: EnsureSearchers, number: int, index: IndexV
 
 
 def _routers(action: EnsureSearchers, index: IndexView, revision: RevisionView, keys: InternalKeys) -> Manifest:
-    """The Deployment of the routers: the revision's own pods without its data."""
+    """The Deployment of the routers: the revision's own pods without its data.
+
+    Policies stay in their arguments: routers do not start with them, instead of showing all rows to every token.
+    """
     deployment = searchers.deployment(action, index, revision, keys)
     deployment["metadata"]["annotations"][labels.SHARDS] = str(action.shards)
     pod = deployment["spec"]["template"]["spec"]
@@ -94,11 +99,13 @@ def _routers(action: EnsureSearchers, index: IndexView, revision: RevisionView, 
     given = action.live.searcher.router_resources or ROUTER_RESOURCES
     one["args"], one["envFrom"], one["resources"] = ["route", *one["args"][1:]], [], resources(given)
     _, *rest = one["env"]
+    rest = [variable for variable in rest if variable["name"] not in _OF_SEARCHERS]
     one["env"] = [task_env(_task(action, index, revision.spec)), *rest]
     if action.live.searcher.auth is not None:
         one["env"].append({"name": SHARD_TOKEN_ENV, "value": TOKENS_DIR})
     stores = {volume["name"] for volume in pod["volumes"] if volume["name"].startswith("store-")}
-    pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] not in stores]
+    volumes = (volume for volume in pod["volumes"] if volume["name"] not in stores)
+    pod["volumes"] = [{"name": "cache", "emptyDir": {}} if each["name"] == "cache" else each for each in volumes]
     one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] not in stores]
     return deployment
 

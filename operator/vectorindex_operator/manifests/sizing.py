@@ -82,7 +82,8 @@ class Need:
     @classmethod
     def of(cls, action: EnsureSearchers, frozen: RevisionSpec) -> Need:
         """Of a pod of this revision, as it is wanted now."""
-        recall, queries, encodes = action.live_recall, bool(action.live.live_queries), action.encoder_bytes > 0
+        recall, encodes = action.live_recall, action.encoder_bytes > 0
+        queries = bool(action.live.live_queries) and not frozen.shards
         reranks = reranker_bytes(frozen)
         runs = (encodes + (reranks > 0)) * ENCODER_BYTES
         models = ENCODER_TIMES * (action.encoder_bytes + reranks) + runs
