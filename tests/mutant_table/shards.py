@@ -289,4 +289,12 @@ SHARDS = (
         (f"{_BESIDE}test_policies_that_hold_never_go_for_shards",),
         "Going back to a revision in shards would show all rows to every token.",
     ),
+    Mutant(
+        "routers have the account that opens the store",
+        f"{_OPERATOR}/manifests/shards.py",
+        '    pod.pop("serviceAccountName", None)\n',
+        "",
+        (f"{_BESIDE}test_routers_have_no_account",),
+        "They are what strangers send requests to, and read nothing there.",
+    ),
 )

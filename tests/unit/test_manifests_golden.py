@@ -127,7 +127,8 @@ IN_SHARDS = spec(
     index={"shards": 3},
     build={"parallelism": 2, "timeout": "1h", "retries": 5},
     searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}},
-              "networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]}},
+              "networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]},
+              "pod": {"serviceAccountName": "index-reader"}},
 )  # fmt: skip
 SHARDS_PENDING, SHARDS_STABLE = (a_revision(IN_SHARDS, phase) for phase in ("Pending", "Stable"))
 

@@ -173,3 +173,11 @@ def test_routers_keep_their_resources_until_they_go() -> None:
     gone = run(edited(spec(), before, shards=False)).status.live
     assert gone is not None
     assert gone.searcher.router_resources is None
+
+
+def test_routers_have_no_account() -> None:
+    """A cloud identity is bound to it, and opens the store."""
+    of = spec(index={"shards": 3}, searcher={"pod": {"serviceAccountName": "index-reader"}})
+    found = pods(seen(of, a_revision(of, "Surging")))
+    assert [pod.get("serviceAccountName") for pod in found] == ["index-reader"] * 3 + [None]
+    assert not any(pod["automountServiceAccountToken"] for pod in found)

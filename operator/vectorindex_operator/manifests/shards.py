@@ -88,13 +88,15 @@ def _of_shard(one: Manifest, action: EnsureSearchers, number: int, index: IndexV
 
 
 def _routers(action: EnsureSearchers, index: IndexView, revision: RevisionView, keys: InternalKeys) -> Manifest:
-    """The Deployment of the routers: the revision's own pods without its data.
+    """The Deployment of the routers: the revision's own pods without its data, and without the account whose cloud
+    identity opens its store.
 
     Policies stay in their arguments: routers do not start with them, instead of showing all rows to every token.
     """
     deployment = searchers.deployment(action, index, revision, keys)
     deployment["metadata"]["annotations"][labels.SHARDS] = str(action.shards)
     pod = deployment["spec"]["template"]["spec"]
+    pod.pop("serviceAccountName", None)
     one = pod["containers"][0]
     given = action.live.searcher.router_resources or ROUTER_RESOURCES
     one["args"], one["envFrom"], one["resources"] = ["route", *one["args"][1:]], [], resources(given)
