@@ -313,6 +313,23 @@ def test_a_second_request_goes_to_another_pod_when_the_first_is_slow(engines: li
         pods[0][0].release()
 
 
+def test_late_is_what_is_late_for_the_quickest_pod_and_never_one_in_twenty_of_smooth_answers() -> None:
+    addresses = [f"http://127.0.0.1:{port}" for port in (1, 2)]
+    shard = pods_module.Shard(0, addresses, None, lambda: b"", lambda reply: None)  # type: ignore[arg-type]
+    shard._keep([("127.0.0.1", 1), ("127.0.0.1", 2)])
+    quick, slow = shard.pods.values()
+    smooth = np.linspace(0.010, 0.012, 256)
+    for seconds in smooth:
+        shard.took(slow, 5 * seconds)
+    assert shard.hedge_after == pytest.approx(5 * 0.033, rel=0.02), "nobody else is known yet"
+    for seconds in smooth:
+        shard.took(quick, seconds)
+    assert shard.hedge_after == pytest.approx(0.033, rel=0.02)
+    for seconds in np.where(np.arange(512) % 10, 0.010, 0.080):  # one in ten is eight times as slow: no surprise there
+        shard.took(quick, seconds)
+    assert shard.hedge_after == pytest.approx(0.080)
+
+
 def test_second_requests_are_paid_for_by_first_ones(engines: list[Engine]) -> None:
     shard = pods_module.Shard(0, ["http://127.0.0.1:1"], None, lambda: b"", lambda reply: None)  # type: ignore[arg-type]
     for _ in range(1000):

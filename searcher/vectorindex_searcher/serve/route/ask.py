@@ -117,7 +117,7 @@ class Ask:
     def _replied(self, pod: Pod, since: float, outcome: Reply | Exception) -> None:
         self._under_way -= 1
         if isinstance(outcome, Reply) and outcome.head.status == 200 and self._asking.usual:
-            self.shard.took(time.monotonic() - since)
+            self.shard.took(pod, time.monotonic() - since)
         if self._done:
             self._give_back(outcome)
             return

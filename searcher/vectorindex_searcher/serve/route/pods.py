@@ -32,7 +32,9 @@ IDLE_SECONDS = 10.0
 INDEX_BYTES = 4 << 20
 """Of an answer to GET /v1/index."""
 SAMPLE, LEAST_SAMPLE, RECKON_EVERY = 512, 64, 64
-HEDGE_QUANTILE = 0.95
+HEDGE_QUANTILE, HEDGE_MEDIANS = 0.95, 3.0
+"""Late is what takes longer than so many of a pod's answers, and than so many times the one in their middle: by the
+first alone one in twenty would be late where nothing is wrong (bench/results/shard_tail.md)."""
 HEDGE_SHARE, HEDGE_BURST = 0.05, 10.0
 """Second requests for each first one, and how many may be saved up."""
 LEAST_HEDGE_SECONDS = 0.001
@@ -43,6 +45,27 @@ Check = Callable[[Reply], None]
 Rest = Callable[[], tuple[bytes, bytes] | None]
 """Headers from there on, with the blank line, and the body, when they leave: the time that is left is in them. None:
 nobody wants the answer any more."""
+
+
+class Latencies:
+    """How long a pod took for its last answers."""
+
+    def __init__(self) -> None:
+        self._took: deque[float] = deque(maxlen=SAMPLE)
+        self._since_reckoned = 0
+        self.late: float | None = None
+        """Seconds after which an answer of this pod is late; None: not known yet."""
+
+    def add(self, seconds: float) -> bool:
+        """One more; whether what is late was reckoned anew."""
+        self._took.append(seconds)
+        self._since_reckoned += 1
+        if self._since_reckoned < RECKON_EVERY or len(self._took) < LEAST_SAMPLE:
+            return False
+        self._since_reckoned = 0
+        sample = sorted(self._took)
+        self.late = max(sample[int(HEDGE_QUANTILE * len(sample))], HEDGE_MEDIANS * sample[len(sample) // 2])
+        return True
 
 
 class Pod:
@@ -57,6 +80,7 @@ class Pod:
         self._busy: dict[Link, object] = {}
         """On which an answer is missing, and who asked."""
         self._opening: set[asyncio.Task[None]] = set()
+        self.latencies = Latencies()
         self.alive = False
         """Whether it answered as the one it should be, and has not failed since."""
         self.wrong = False
@@ -226,8 +250,6 @@ class Shard:
         """Of which no name says anything any more, while they owe answers."""
         self.results: Counter[str] = Counter()
         """Requests by what became of them: Answered, Failed, Refused, and Hedged besides."""
-        self._took: deque[float] = deque(maxlen=SAMPLE)
-        self._since_reckoned = 0
         self.hedge_after: float | None = None
         """Seconds without an answer after which a second pod is asked; None: not known yet."""
         self._hedges = 1.0
@@ -269,13 +291,14 @@ class Shard:
         self._hedges -= 1.0
         return True
 
-    def took(self, seconds: float) -> None:
-        """Of any request that was answered, a second one too: else what is slow would never be seen."""
-        self._took.append(seconds)
-        self._since_reckoned += 1
-        if self._since_reckoned >= RECKON_EVERY and len(self._took) >= LEAST_SAMPLE:
-            self._since_reckoned = 0
-            self.hedge_after = max(LEAST_HEDGE_SECONDS, sorted(self._took)[int(HEDGE_QUANTILE * len(self._took))])
+    def took(self, pod: Pod, seconds: float) -> None:
+        """Of any request that was answered, a second one too: else what is slow would never be seen. The quickest pod
+        says what is late: a slow one must not be the measure of itself."""
+        if not pod.latencies.add(seconds):
+            return
+        known = [one.latencies.late for one in self.pods.values() if one.latencies.late is not None]
+        if known:  # it may be leaving
+            self.hedge_after = max(LEAST_HEDGE_SECONDS, min(known))
 
     # ------------------------------------------------------------ who they are
 
