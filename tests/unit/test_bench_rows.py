@@ -88,7 +88,10 @@ def test_only_a_whole_run_writes_results(
     assert written or not told
 
 
-OURS = {"drawing", "scanning", "tuning", "publishing", "importing", "encoding rows", "sharing out rows"}
+OURS = {
+    "drawing", "scanning", "tuning", "publishing", "importing", "encoding rows", "sharing out rows", "reranking",
+    "reconstructing", "reconstructing rows",
+}  # fmt: skip
 """Steps that a script has not."""
 
 

@@ -94,7 +94,7 @@ def ensured(of: VectorIndexSpec) -> EnsureSearchers:
 
 
 def told(of: VectorIndexSpec) -> ServeTask:
-    return searchers._task(ensured(of), index(of), a_revision(of, "Stable").spec)
+    return searchers._task(ensured(of), index(of), a_revision(of, "Stable").spec, shard=None)
 
 
 def test_pods_are_told_what_was_frozen() -> None:
@@ -128,7 +128,7 @@ def test_pods_get_its_secret_memory_and_disk() -> None:
 
     for of, wanted in ((reranked(), ["models"]), (PLAIN, [])):
         assert secrets(searchers.pod_template(of, index(of), "docs-1", SETTINGS)["spec"]) == wanted
-        assert secrets(searchers._reached_by(a_revision(of, "Stable").spec, Live.of(of))) == wanted
+        assert secrets(searchers._reached_by(a_revision(of, "Stable").spec, Live.of(of), tls=True)) == wanted
     action = ensured(reranked())
     before, after = (sizing.Need.of(action, a_revision(of, "Stable").spec) for of in (PLAIN, reranked()))
     assert after.held - before.held == 2 * sizing.RERANKER_FILES + sizing.ENCODER_BYTES
@@ -167,7 +167,7 @@ def test_it_is_fetched_from_any_kind_of_store(kind: str) -> None:
     for pod in (
         jobs.validate(validating(of), index(of), view, of, SETTINGS)["spec"]["template"]["spec"],
         raw["spec"]["podTemplate"]["spec"],
-        searchers._reached_by(frozen, live),
+        searchers._reached_by(frozen, live, tls=True),
     ):
         claims = [one for one in pod["volumes"] if one["name"] == "store-reranker"]
         mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "store-reranker"]

@@ -241,8 +241,8 @@ def test_each_role_has_keys_of_its_own_and_the_pods_identity_does_not_win(monkey
     place, given = Azure(account="acme", container="vectors"), (Role.SOURCE, Role.ARTIFACTS, Role.QUERIES)
     kinds = {role: CloudStore(place, role)._store.config.get("credential_type") for role in Role}
     assert kinds == {
-        Role.SOURCE: "sas_token", Role.TOMBSTONES: "sas_token", Role.ARTIFACTS: "access_key",
-        Role.QUERIES: "client_secret", **dict.fromkeys(set(Role) - {*given, Role.TOMBSTONES}),
+        Role.SOURCE: "sas_token", Role.TOMBSTONES: "sas_token", Role.FRESH: "sas_token", Role.ARTIFACTS: "access_key",
+        Role.QUERIES: "client_secret", **dict.fromkeys(set(Role) - {*given, Role.TOMBSTONES, Role.FRESH}),
     }  # fmt: skip
     public = CloudStore(place.model_copy(update={"anonymous": True}), Role.SOURCE)._store.config
     assert "sas_key" not in public

@@ -503,7 +503,7 @@ def test_a_person_at_a_terminal_is_told_flags_that_there_are(role: Role, name: s
     failure = store(STORE, role)._failed("k", REFUSALS[name]).failure
     for verb in ("build", "validate", "serve"):
         known = {flag for action in verbs[verb]._actions for flag in action.option_strings}
-        known |= {"--source", "--tombstones", "--queries", "--encoder", "--rerank"}  # of a place that another verb has
+        known |= {"--source", "--tombstones", "--queries", "--encoder", "--rerank", "--fresh"}  # of another verb
         said = for_a_person(failure, verb)
         text = f"{said.message} {said.field} {said.remedy}"
         assert {flag.rstrip(".") for flag in re.findall(r"--[\w.-]+", text)} <= known, text
