@@ -16,6 +16,30 @@ _PLANE_TESTS = "unit/test_fresh_rows.py"
 
 FRESH_ROWS = (
     Mutant(
+        "a pod that cannot hold the newest snapshot begins with none",
+        _SOURCE,
+        "                if not self.seen.number:\n                    self._begin_before(published)\n",
+        "",
+        (f"{_SOURCE_TESTS}::test_a_pod_that_cannot_hold_the_newest_begins_where_the_others_of_its_revision_stayed",),
+        "After a way back, pods that start answer no fresh rows while those beside them do.",
+    ),
+    Mutant(
+        "what fresh rows take in memory has no bound",
+        _SOURCE,
+        "            if held > contract.FRESH_METADATA_BYTES:\n",
+        "            if False:\n",
+        (f"{_SOURCE_TESTS}::test_what_is_small_in_a_file_is_bounded_in_memory",),
+        "Files of a few kilobytes end every searcher of the index.",
+    ),
+    Mutant(
+        "what a file of fresh rows takes in memory has no bound",
+        f"{_SEARCHER}/dataset/fresh.py",
+        "        if held > FRESH_METADATA_BYTES:\n",
+        "        if False:\n",
+        (f"{_SOURCE_TESTS}::test_what_is_small_in_a_file_is_bounded_in_memory",),
+        "It would end the process before it is counted with the others.",
+    ),
+    Mutant(
         "a snapshot is written over another of its number",
         _SNAPSHOTS,
         "encode(snapshot), exclusive=True)",

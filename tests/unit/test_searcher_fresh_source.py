@@ -18,6 +18,7 @@ from unit.test_searcher_policies import COUNT, DIMENSION, an_engine
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact import fresh as snapshots
 from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.dataset import fresh as fresh_files
 from vectorindex_searcher.dataset.listing import Listing
 from vectorindex_searcher.dataset.objects import FreshObject
 from vectorindex_searcher.errors import BadData, BadSpec, StoreUnavailable
@@ -240,6 +241,62 @@ def test_beyond_the_bounds_the_last_snapshot_stays_and_a_build_is_due(world: Wor
     (world.root / "fresh" / "b.parquet").unlink()
     pod.look()
     assert (pod.seen.full, pod.seen.reason) == (False, "")
+
+
+@pytest.mark.parametrize("reason", ["TooManyFreshRows", "VectorRefused"])
+def test_a_pod_that_cannot_hold_the_newest_begins_where_the_others_of_its_revision_stayed(
+    world: World, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """After a way back: the next revision held some of the files itself, and its pods published beyond these bounds."""
+    world.write("a.parquet", [COUNT])
+    world.pod().look()
+    world.write("b.parquet", [COUNT + 1])
+    stayed = world.pod(maxRows=3)
+    assert ids(stayed.look()) == [COUNT, COUNT + 1]
+    world.write("c.parquet", [COUNT + 2, COUNT + 3])
+    world.pod().look()
+    world.write("d.parquet", [COUNT + 4])
+    world.pod().look()
+    assert world.numbers == [1, 2, 3, 4]
+    began = world.pod(maxRows=3)
+    if reason == "VectorRefused":
+        began = world.pod()
+        refuse_one(monkeypatch, "c.parquet")
+    assert (stayed.look(), ids(began.look())) == (None, [COUNT, COUNT + 1])
+    assert began.seen.number == 2
+    assert began.seen.reason == reason
+    assert (began.look(), began.seen.number) == (None, 2), "and stays there"
+    assert began.seen.full == (reason == "TooManyFreshRows")
+    (world.root / "fresh" / "c.parquet").unlink()
+    assert ids(began.look()) == [COUNT, COUNT + 1, COUNT + 4], "what can be held is published again"
+    assert world.numbers[-1] == 5
+
+
+def refuse_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One file cannot stand beside the index of the pods to come."""
+    check = fresh_module.check_file
+
+    def checked(engine: Engine, file: FreshFile) -> None:
+        if file.key.endswith(name):
+            raise BadData("VectorRefused", "as the test wants", object=file.key)
+        check(engine, file)
+
+    monkeypatch.setattr(fresh_module, "check_file", checked)
+
+
+def test_what_is_small_in_a_file_is_bounded_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, place in ((fresh_files, "FRESH_METADATA_BYTES"), (contract, "FRESH_METADATA_BYTES")):
+        monkeypatch.setattr(module, place, 1 << 20)
+    pod = world.pod()
+    bomb = world.write("a.parquet", list(range(50)), tenant=["a" * 40_000] * 50)
+    assert bomb.stat().st_size < 100_000
+    assert (pod.look(), pod.seen.full) == (None, True)
+    assert "a.parquet take more than 1048576 bytes in memory" in pod.seen.message
+    bomb.unlink()
+    for name, first in (("a.parquet", 0), ("b.parquet", 20)):  # each of them fits
+        world.write(name, list(range(first, first + 20)), tenant=["a" * 40_000] * 20)
+    assert (pod.look(), pod.seen.full) == (None, True)
+    assert "fresh rows take more than 1048576 bytes" in pod.seen.message
 
 
 def test_a_share_of_the_rows_is_the_bound_of_a_large_index(world: World, engine: Engine) -> None:

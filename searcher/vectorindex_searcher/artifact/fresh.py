@@ -17,8 +17,9 @@ from ..storage.store import Store, UnsupportedByStore
 from .layout import Kind, Layout
 from .manifest import encode
 
-KEPT = 5
-"""Snapshots that stay: somebody may be reading the one before the newest."""
+KEPT = 20
+"""Snapshots that stay: somebody may be reading the one before the newest, and a revision that cannot hold the newest
+begins with an earlier one."""
 _MOST_BYTES = 32 << 20
 
 
@@ -59,6 +60,11 @@ def load(store: Store, layout: Layout, number: int) -> Snapshot | None:
         message = f"{store.describe(key)} calls itself number {found.number}"
         raise BadData("BadSnapshot", message, object=key, remedy="Remove it.")
     return found
+
+
+def earlier(store: Store, layout: Layout, number: int) -> list[int]:
+    """Numbers below this that are there, the highest first."""
+    return sorted((one for one in _numbers(store, layout) if one < number), reverse=True)
 
 
 def publish(store: Store, layout: Layout, snapshot: Snapshot) -> bool:

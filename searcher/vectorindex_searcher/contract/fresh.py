@@ -27,6 +27,8 @@ FRESH_FILES = 1_000
 """Below the prefix, absorbed or not: all of them are listed at every poll and named in every snapshot."""
 FRESH_FILE_BYTES = 16 << 20
 """Of one file."""
+FRESH_METADATA_BYTES = 128 << 20
+"""Of ids and metadata of all fresh rows, in memory: what is small in a file may be large there."""
 FRESH_POLL_SECONDS = 10.0
 FRESH_REFUSED = 5
 """Files that FreshLook names, at most."""

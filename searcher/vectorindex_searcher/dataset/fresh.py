@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..contract import FRESH_FILE_BYTES, MAX_FRESH_ROWS, Columns, Embedding
+from ..contract import FRESH_FILE_BYTES, FRESH_METADATA_BYTES, MAX_FRESH_ROWS, Columns, Embedding
 from ..errors import BadData, TaskError
 from ..storage.store import ObjectInfo, Store, list_all
+from .blocks import Block
 from .formats import FORMATS
 from .listing import Listing, is_data
 from .objects import FreshObject
@@ -89,7 +90,14 @@ def read_fresh(
         raise TooManyFresh(item.key, f"{item.key} has {source.rows} rows, at most {MAX_FRESH_ROWS} may be fresh")
     if schema is not None:
         source = replace(source, metadata=schema)
-    blocks = list(source.blocks())
+    blocks: list[Block] = []
+    held = 0
+    for block in source.blocks():
+        blocks.append(block)
+        held += block.metadata.nbytes + (0 if block.ids is None else block.ids.nbytes)
+        if held > FRESH_METADATA_BYTES:
+            message = f"ids and metadata of {item.key} take more than {FRESH_METADATA_BYTES} bytes in memory"
+            raise TooManyFresh(item.key, message)
     metadata = pa.concat_tables([block.metadata for block in blocks])
     return FreshTable(_whole([block.ids for block in blocks]), np.concatenate([b.vectors for b in blocks]), metadata)
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from .. import contract
-from ..artifact.fresh import Snapshot, load, newest, publish
+from ..artifact.fresh import Snapshot, earlier, load, newest, publish
 from ..artifact.layout import Layout
 from ..dataset.fresh import FIELD, TooManyFresh, list_fresh, read_fresh
 from ..dataset.listing import load_listing
@@ -183,6 +183,8 @@ class FreshSource:
                 self._take(published)
             except (_FilesRefused, TooManyFresh, SourceChanged) as error:
                 refusal = error  # what lies there by now may be better
+                if not self.seen.number:
+                    self._begin_before(published)
         listed = self._listed(max(published, self.seen.number) + 1)
         known = listed.same_as(self._newest) and published >= self.seen.number  # else somebody removed it
         if known or (self._newest is None and not listed.files):
@@ -218,6 +220,19 @@ class FreshSource:
             self._newest = snapshot
             self._taken(snapshot, self._gathered(snapshot))
 
+    def _begin_before(self, number: int) -> None:
+        """Take the highest snapshot below `number` that can stand beside this artifact, if one is left. After a way
+        back it is the one that older pods of the revision stayed at: theirs holds less than what was published since.
+        """
+        published = self._newest
+        for one in earlier(self._artifacts, self._layout, number):
+            try:
+                self._take(one)
+                break
+            except (_FilesRefused, TooManyFresh, SourceChanged):
+                continue
+        self._newest = published  # that is what is compared with what lies there
+
     def _taken(self, snapshot: Snapshot, rows: Gathered) -> None:
         files = len(self._own(snapshot))
         self._newest = snapshot
@@ -241,7 +256,7 @@ class FreshSource:
         self._read = {name: one for name, one in self._read.items() if name in there}
         files: list[FreshFile] = []
         refused: list[tuple[str, TaskError]] = []
-        count = 0
+        count = held = 0
         for item in own:
             found = self._file(item)
             if isinstance(found, TooManyFresh):
@@ -251,6 +266,10 @@ class FreshSource:
             elif found is not None:
                 files.append(found)
                 count += len(found.ids)
+                held += found.metadata.nbytes + found.ids.nbytes
+            if held > contract.FRESH_METADATA_BYTES:
+                message = f"ids and metadata of fresh rows take more than {contract.FRESH_METADATA_BYTES} bytes"
+                raise TooManyFresh(item.key, message)
             if count > self._most:
                 message = f"more than {self._most} fresh rows are listed beside {self._engine.count} of the index"
                 raise TooManyFresh(item.key, message)
