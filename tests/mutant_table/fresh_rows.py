@@ -120,6 +120,14 @@ FRESH_ROWS = (
         "The bounds would be reached by rows that the index has, and each build be followed by another.",
     ),
     Mutant(
+        "a file that is older than what is built in hides it",
+        _SOURCE,
+        "        found = without_held(self._engine, found)\n",
+        "",
+        (f"{_SOURCE_TESTS}::test_a_file_older_than_what_is_built_in_hides_no_row_of_the_artifact",),
+        "An old price would come back after the build that had the new one.",
+    ),
+    Mutant(
         "a pod whose newer snapshot is refused answers none",
         _SOURCE,
         "        return self._given  # also where a newer one could not be made\n",

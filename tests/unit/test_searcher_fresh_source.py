@@ -224,6 +224,25 @@ def test_what_the_artifact_holds_is_no_fresh_row(world: World, monkeypatch: pyte
     assert (young.seen.number, world.numbers) == (2, [1, 2])
 
 
+def test_a_file_older_than_what_is_built_in_hides_no_row_of_the_artifact(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing left it out, and took in a later one that names the same id."""
+    world.write("left-out.parquet", [1, COUNT], at=100)
+    world.write("built-in.parquet", [1], at=200)
+    there = [one for one in FolderStore(world.root / "fresh", Role.FRESH).list("") if one.key == "built-in.parquet"]
+    listed = tuple(FreshObject(key=one.key, size=one.size, etag=one.etag, stored_at=one.modified) for one in there)
+    monkeypatch.setattr(fresh_module, "load_listing", lambda *_: Listing(fingerprint="f1", objects=(), fresh=listed))
+    pod = world.pod()
+    rows = pod.look()
+    assert rows is not None
+    assert (ids(rows), rows.named.to_pylist()) == ([COUNT], [COUNT]), "a new id hides nothing"
+    world.write("only-old.parquet", [2, 3], at=150)
+    assert ids(pod.look()) == [COUNT]
+    world.write("left-out.parquet", [1, COUNT], at=201)
+    assert ids(pod.look()) == [1, COUNT], "who writes it again means it"
+
+
 # ---------------------------------------------------------------- what is refused
 
 

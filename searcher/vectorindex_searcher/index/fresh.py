@@ -8,7 +8,7 @@ its answer. Knows no stores and no HTTP.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -294,6 +294,16 @@ def check_file(engine: Engine, one: FreshFile) -> None:
     if found is not None:
         message = f"{one.key} row {int(np.argmax(found[1]))} has a vector that cannot be searched: {found[0]}"
         raise _bad(one, found[0].value, message, "Remove or repair the row.")
+
+
+def without_held(engine: Engine, one: FreshFile) -> FreshFile:
+    """Its rows with ids that the engine has not."""
+    keep = np.ones(len(one.ids), np.bool_)
+    for part in engine.id_chunks():
+        keep &= ~pc.is_in(one.ids, value_set=part).to_numpy(zero_copy_only=False)
+    rows = pa.array(np.flatnonzero(keep))
+    metadata = one.metadata.take(rows) if one.metadata.num_columns else one.metadata
+    return replace(one, ids=one.ids.take(rows), vectors=one.vectors[keep], metadata=metadata)
 
 
 def usual_lengths(engine: Engine) -> tuple[float, float] | None:

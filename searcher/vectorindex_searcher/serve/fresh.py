@@ -34,6 +34,7 @@ from ..index.fresh import (
     check_lengths,
     gather,
     usual_lengths,
+    without_held,
 )
 from ..proof.encoder import check_model
 from ..storage.store import Role, open_store
@@ -135,6 +136,8 @@ class FreshSource:
         self._compared: set[tuple[str, str]] = set()
         """Files that the encoder has seen, by key and etag."""
         self._absorbed: frozenset[tuple[str, str]] | None = None
+        self._built: tuple[float, str] | None = None
+        """Store time and key of the newest file that the artifact holds."""
         self._usual: tuple[float, float] | None = None
         self._read: dict[tuple[str, str], FreshFile | TaskError | None] = {}
         """By key and etag: what was read of the files that are there, so that each is read once."""
@@ -202,7 +205,9 @@ class FreshSource:
     def _held(self) -> frozenset[tuple[str, str]]:
         """Files that the artifact holds itself, by its own listing."""
         listing = load_listing(self._artifacts, self._layout, self._engine.manifest.fingerprint)
-        return frozenset((item.key, item.etag) for item in (listing.fresh if listing else None) or ())
+        held = (listing.fresh if listing else None) or ()
+        self._built = max(((item.stored_at, item.key) for item in held), default=None)
+        return frozenset((item.key, item.etag) for item in held)
 
     def _listed(self, number: int) -> Snapshot:
         """What is there now, as a snapshot."""
@@ -294,7 +299,11 @@ class FreshSource:
         found = FreshFile(item.key, item.stored_at, table.ids, table.vectors, table.metadata)
         check_file(self._engine, found)
         check_lengths(found, self._usual)
-        return found
+        if self._built is None or (item.stored_at, item.key) > self._built:
+            return found
+        # The listing left it out, or it came late. Rows of a later file may be built in, and no older one hides them.
+        found = without_held(self._engine, found)
+        return found if len(found.ids) else None
 
     def _compare(self) -> None:
         """With what the index's model makes of their texts, before others search them. Raises _FilesRefused."""
