@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import faiss
 import numpy as np
@@ -31,9 +32,11 @@ from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.http.messages import Deferred, Problem, Request, Response
 from vectorindex_searcher.serve.route import pods
+from vectorindex_searcher.serve.route import server as route_server
 from vectorindex_searcher.serve.route.server import Server
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.settings import Settings
+from vectorindex_searcher.serve.traffic import Traffic
 
 DIMENSION, REVISION = 8, "products-d1"
 IDENTITY = contract.Identity(name="products", uid="u-1")
@@ -206,8 +209,10 @@ class Routing(Server):
 
     ended: asyncio.Future[float]
 
-    def _on_signal(self, number: Any, ended: asyncio.Future[float], grace: float) -> None:
-        self.ended = ended
+    def wait(self, traffic: Traffic, grace: float) -> asyncio.Future[float]:
+        """In the place of drain.told_to_end, which is for the main thread."""
+        self.ended = asyncio.get_running_loop().create_future()
+        return self.ended
 
 
 @dataclass
@@ -269,9 +274,10 @@ def routing(shards: Sequence[Sequence[str]], *, wait: bool = True, **more: Any) 
     running = Loop()
     settings = Settings(host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0, pod="router-1")
     server = Routing(task, settings)
-    ended = asyncio.run_coroutine_threadsafe(server.run(), running.loop)
-    try:
+    with mock.patch.object(route_server, "told_to_end", server.wait):
+        ended = asyncio.run_coroutine_threadsafe(server.run(), running.loop)
         until(lambda: server.admin is not None or ended.done())
+    try:
         router = Router(server, running, server.admin or 0)
         if wait:
             until(lambda: server.users is not None or ended.done())

@@ -466,9 +466,9 @@ DATA_PLANE = (
     ),
     Mutant(
         "what strangers without a token send is evidence",
-        f"{_SEARCHER}/serve/app.py",
-        "            if self._tokens:\n                self._recorder.record_code",
-        "            if False:\n                self._recorder.record_code",
+        f"{_SEARCHER}/serve/answered.py",
+        "        if tokens:\n            recorder.record_code",
+        "        if False:\n            recorder.record_code",
         ("unit/test_searcher_serve_app.py::test_who_has_no_token_adds_nothing_to_the_evidence",),
         "A stranger could take a good revision back with a rule on RefusalRate.",
     ),

@@ -5,7 +5,6 @@ Turns requests into searches, and every answer into evidence.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from ..proof.report import Points
 from ..text.encoder import Encoder
 from ..text.reranker import Reranker
 from . import openapi
+from .answered import SEARCH_PATH, count_answer
 from .evidence.feedback import QueryIds
 from .evidence.live_queries import LiveQueries
 from .evidence.live_sample import LiveSample
@@ -47,8 +47,6 @@ from .search.service import SearchService
 from .search.vectors import VectorReader, Vectors
 from .shadow.mirror import Mirror
 from .shadow.receiver import Found
-
-SEARCH_PATH = b"/v1/search"
 
 
 class SearchApp:
@@ -160,25 +158,8 @@ class SearchApp:
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:
-        """Count searches, and requests that were refused before anyone knew what they were.
-
-        Where a token is asked for, these last are no evidence: whoever has none could send any number of them.
-        """
-        outcome = request.outcome
-        if outcome is None:
-            if request.problem is None and request.path != SEARCH_PATH:
-                return
-            if self._tokens:
-                self._recorder.record_code(contract.OTHER_SEGMENT, response.status)
-                return
-            outcome = Outcome(contract.OTHER_SEGMENT)
-        assert isinstance(outcome, Outcome)
-        if response.status == 504:
-            text = request.headers.get(DEADLINE_HEADER)
-            outcome.deadline = math.inf if text is None else seconds_of(text)
-        if outcome.ignored:
-            self.ignored_params.update(outcome.ignored)
-        self._recorder.record(outcome, response.status, seconds)
+        """Count it; see count_answer."""
+        count_answer(self._recorder, self.ignored_params, request, response, seconds, tokens=self._tokens)
 
     def find(self, fields: dict[str, object], vector: Vectors, deadline: float) -> Found:
         """What a request with these fields and this vector finds, and would be answered with: for a shadow, which waits

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 
 from .http.listener import Listener
+from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
 _log = logging.getLogger(__name__)
+
+
+def told_to_end(traffic: Traffic, grace: float) -> asyncio.Future[float]:
+    """Done with the seconds of grace once SIGTERM or SIGINT came, and `traffic` ends then. For the main thread."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[float] = loop.create_future()
+
+    def end(number: signal.Signals, seconds: float) -> None:
+        if not ended.done():
+            _log.info("ending", extra={"signal": number.name, "graceSeconds": seconds})
+            traffic.end()
+            ended.set_result(seconds)
+
+    loop.add_signal_handler(signal.SIGTERM, end, signal.SIGTERM, grace)
+    # A person at a terminal has no endpoints to wait for.
+    loop.add_signal_handler(signal.SIGINT, end, signal.SIGINT, 0.0)
+    return ended
 
 
 async def drain(users: Listener, grace: float, seconds: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -19,7 +18,7 @@ from . import load
 from .admin import AdminApp
 from .app import SearchApp
 from .background import on_thread
-from .drain import drain
+from .drain import drain, told_to_end
 from .evidence.feedback import Feedback
 from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
@@ -89,10 +88,7 @@ class Server:
         # Search threads run Python too: the loop waits for the interpreter's lock a tenth of the usual 5 ms.
         sys.setswitchinterval(0.0005)
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[float] = loop.create_future()
-        self._on_signal(signal.SIGTERM, ended, self._settings.grace_seconds)
-        # A person at a terminal has no endpoints to wait for.
-        self._on_signal(signal.SIGINT, ended, 0.0)
+        ended = told_to_end(self._traffic, self._settings.grace_seconds)
         descriptors = limits.raise_descriptors()
         self._user_limits, admin_limits = limits.share_descriptors(
             descriptors, limits.open_descriptors(), tls=self._certificate is not None
@@ -137,15 +133,6 @@ class Server:
                 self._app.close()
             if self._pool is not None:
                 self._pool.close()
-
-    def _on_signal(self, number: signal.Signals, ended: asyncio.Future[float], grace: float) -> None:
-        def end() -> None:
-            if not ended.done():
-                _log.info("ending", extra={"signal": number.name, "graceSeconds": grace})
-                self._traffic.end()
-                ended.set_result(grace)
-
-        asyncio.get_running_loop().add_signal_handler(number, end)
 
     def _load(self) -> load.Loaded:
         loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings, self._gauges)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import orjson
 
 from ... import contract
 from .. import openapi
+from ..answered import SEARCH_PATH, count_answer
 from ..evidence.feedback import QueryIds
 from ..evidence.recorder import Outcome, Recorder
 from ..http.deadline import DEADLINE_HEADER, seconds_of
@@ -21,7 +21,6 @@ from ..search.vectors import VectorReader
 from .facts import Whole
 from .router import Router
 
-SEARCH_PATH = b"/v1/search"
 READ_HERE_BYTES = 16 << 10
 """Of a request with a filter that is read on the event loop."""
 NOWHERE = Group(run=lambda asked: [])
@@ -56,22 +55,8 @@ class RouterApp:
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:
-        """Count searches, and requests that were refused before anyone knew what they were; as SearchApp."""
-        outcome = request.outcome
-        if outcome is None:
-            if request.problem is None and request.path != SEARCH_PATH:
-                return
-            if self._tokens:
-                self._recorder.record_code(contract.OTHER_SEGMENT, response.status)
-                return
-            outcome = Outcome(contract.OTHER_SEGMENT)
-        assert isinstance(outcome, Outcome)
-        if response.status == 504:
-            text = request.headers.get(DEADLINE_HEADER)
-            outcome.deadline = math.inf if text is None else seconds_of(text)
-        if outcome.ignored:
-            self.ignored_params.update(outcome.ignored)
-        self._recorder.record(outcome, response.status, seconds)
+        """Count it; see count_answer."""
+        count_answer(self._recorder, self.ignored_params, request, response, seconds, tokens=self._tokens)
 
     def _search(self, request: Request) -> Deferred:
         """POST /v1/search."""

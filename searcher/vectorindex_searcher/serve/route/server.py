@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ import numpy as np
 from ... import contract
 from ...errors import BadSpec
 from ..admin import AdminApp
-from ..drain import drain
+from ..drain import drain, told_to_end
 from ..evidence.feedback import Feedback
 from ..evidence.metrics import Gauges, SearcherMetrics
 from ..evidence.recorder import Outcome
@@ -102,9 +101,7 @@ class Server:
         """Route until SIGTERM or SIGINT, then drain."""
         sys.setswitchinterval(0.0005)  # threads merge long answers; the loop waits for the interpreter's lock
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[float] = loop.create_future()
-        self._on_signal(signal.SIGTERM, ended, self._settings.grace_seconds)
-        self._on_signal(signal.SIGINT, ended, 0.0)
+        ended = told_to_end(self._traffic, self._settings.grace_seconds)
         self._user_limits, admin_limits = limits.share_descriptors(
             limits.raise_descriptors(), limits.open_descriptors(), tls=self._certificate is not None
         )
@@ -134,15 +131,6 @@ class Server:
             for shard in self.shards:
                 shard.close()
             self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _on_signal(self, number: signal.Signals, ended: asyncio.Future[float], grace: float) -> None:
-        def end() -> None:
-            if not ended.done():
-                _log.info("ending", extra={"signal": number.name, "graceSeconds": grace})
-                self._traffic.end()
-                ended.set_result(grace)
-
-        asyncio.get_running_loop().add_signal_handler(number, end)
 
     async def _look(self) -> None:
         """At all shards, for ever."""
