@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from goldens import assert_golden
-from observations import DATA, NOW, SETTINGS, a_revision, actions, index, job, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, index, job, report, run, seen, spec
 
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.api.v1alpha1 import Live as LiveSettings
@@ -50,10 +50,13 @@ from vectorindex_searcher.contract import (
     PROCESSES_ENV,
     SHARD_TOKEN_ENV,
     TASK_ENV,
+    EncoderProof,
     ExitCode,
+    Gain,
     Identity,
     InternalRequest,
     OutcomesTask,
+    RerankProof,
     RouteTask,
     ServeTask,
     Target,
@@ -105,6 +108,19 @@ PROTECTED_STABLE = a_revision(PROTECTED, "Stable")
 ON_A_CLAIM = spec(searcher={"cache": {"claimName": "docs-cache", "limit": "20Gi"}})
 ON_VOLUMES = spec(searcher={"cache": {"ephemeral": {"size": "20Gi", "storageClassName": "fast"}}})
 CACHED = a_revision(spec(), "Stable")
+RERANKED = spec(
+    source={"columns": {"metadata": ["text"]}},
+    embedding={"encoder": {"onnx": {"s3": {"bucket": "models"}, "sha256": "ab" * 32}, "textColumn": "text"}},
+    gate={"queries": {"s3": {"bucket": "queries"}, "textColumn": "said"}, "relevance": {"relevantColumn": "right"}},
+    searcher={"rerank": {"onnx": {"s3": {"bucket": "models", "prefix": "cross/"}, "sha256": "cd" * 32}}},
+)
+GAIN = Gain(without=0.5, reranked=0.75, low=0.125, high=0.375)
+MODELS_SEEN = report(
+    RERANKED,
+    encoder=EncoderProof(rows=200, deviating=0, deviating_low=0, cosine=1, bytes=90 << 20),
+    rerank=RerankProof(queries=300, mrr=GAIN, ndcg=GAIN, p95_ms=40, bytes=600 << 20),
+)
+RERANKING = a_revision(RERANKED, "Stable", report=MODELS_SEEN)
 POLLED = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": "docs/queries/"}}})
 TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else None)
 POLLING = a_revision(POLLED, "Stable")
@@ -222,6 +238,11 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         planned(seen(POLLED, POLLING, traffic=POLLING), EnsureSearchers),
         seen(POLLED, POLLING),
         POLLED,
+    ),
+    "searchers-reranking": (
+        planned(seen(RERANKED, RERANKING, traffic=RERANKING), EnsureSearchers),
+        seen(RERANKED, RERANKING),
+        RERANKED,
     ),
     "searchers-claim": (
         planned(seen(ON_A_CLAIM, CACHED, traffic=CACHED), EnsureSearchers),

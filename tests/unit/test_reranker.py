@@ -129,10 +129,20 @@ def test_pods_get_its_secret_memory_and_disk() -> None:
     for of, wanted in ((reranked(), ["models"]), (PLAIN, [])):
         assert secrets(searchers.pod_template(of, index(of), "docs-1", SETTINGS)["spec"]) == wanted
         assert secrets(searchers._reached_by(a_revision(of, "Stable").spec, Live.of(of), tls=True)) == wanted
-    action = ensured(reranked())
-    before, after = (sizing.Need.of(action, a_revision(of, "Stable").spec) for of in (PLAIN, reranked()))
-    assert after.held - before.held == 2 * sizing.RERANKER_FILES + sizing.ENCODER_BYTES
+
+
+@pytest.mark.parametrize(("told", "counted"), [(None, recipe.UNTOLD_RERANKER), (600 << 20, 600 << 20)])
+def test_pods_get_memory_and_disk_for_what_the_gate_saw_of_it(told: int | None, counted: int) -> None:
+    of = labelled()
+    found = None if told is None else proof((0.1, 0.2)).model_copy(update={"bytes": told})
+    view = a_revision(of, "Stable", report=report(of, rerank=found))
+    (action,) = actions(run(seen(of, view)), EnsureSearchers)
+    assert action.reranker_bytes == counted
+    assert ensured(PLAIN).reranker_bytes == 0
+    before, after = (sizing.Need.of(one, view.spec) for one in (ensured(PLAIN), action))
+    assert after.held - before.held == 2 * counted + sizing.ENCODER_BYTES
     assert after.worker - before.worker == sizing.ENCODER_BYTES
+    assert searchers._disk_bytes(action) == searchers._disk_bytes(ensured(PLAIN)) + counted  # type: ignore[operator]
 
 
 PLACES: dict[str, dict[str, Any]] = {

@@ -153,6 +153,8 @@ class EnsureSearchers:
     """What a pod fetches to its disk. None: the build did not tell, so pods that run are left as they are."""
     encoder_bytes: int = 0
     """Of the files of its encoder; 0: it has none."""
+    reranker_bytes: int = 0
+    """Of the files of its cross-encoder, as far as somebody told; 0: it has none."""
     fresh_bytes: int = 0
     """Of the fresh rows in its memory, at most; 0: it answers none."""
     shards: int = 0

@@ -23,8 +23,12 @@ from vectorindex_searcher.contract import (
     Location,
     OnnxFolder,
     RerankTask,
+    ValidateResult,
 )
 
+UNTOLD_RERANKER = 128 << 20
+"""Bytes that the files of a cross-encoder are counted as until a gate has measured it: nobody else tells their size.
+Whoever names a larger one and has no labelled queries gives searcher.resources."""
 _FRESH_ROW_BYTES = 1024
 """Of id and metadata of a fresh row, as they are counted: what is longer is rare."""
 
@@ -140,6 +144,13 @@ def rerank_task(frozen: RevisionSpec, live: Live) -> RerankTask | None:
         candidates=served.candidates,
         budget_seconds=served.budget_seconds,
     )
+
+
+def reranker_bytes(frozen: RevisionSpec, report: ValidateResult) -> int:
+    """Bytes of the files of a revision's cross-encoder: those that its gate saw, if it ran it; 0: it has none."""
+    if frozen.served_as().reranker is None:
+        return 0
+    return report.rerank.bytes if report.rerank is not None else UNTOLD_RERANKER
 
 
 def row_encoder(frozen: RevisionSpec, live: Live) -> EncoderTask | None:

@@ -159,7 +159,7 @@ def deployment(
     if action.live.searcher.cache is not None:
         keep_in(pod, action.live.searcher.cache)
     one["env"] += theirs
-    one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action, frozen), processes)
+    one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action), processes)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -182,11 +182,11 @@ def deployment(
     }
 
 
-def _disk_bytes(action: EnsureSearchers, frozen: RevisionSpec) -> int | None:
+def _disk_bytes(action: EnsureSearchers) -> int | None:
     """What a pod fetches to the node's disk; None: it is not known."""
     if action.disk_bytes is None:
         return None
-    models = action.encoder_bytes + sizing.reranker_bytes(frozen)
+    models = action.encoder_bytes + action.reranker_bytes
     return 0 if action.live.searcher.cache is not None else action.disk_bytes + models
 
 

@@ -48,10 +48,6 @@ LISTING_BYTES = 160 * 2**20
 """What listing a source takes for a moment, with as many objects and as long keys as there may be (a test compares).
 Above the limit only: most sources take a hundredth of it."""
 
-RERANKER_FILES = 128 << 20
-"""Of a cross-encoder at most, where its pod's memory and disk are computed: nobody has told the operator how large it
-is. Whoever names a larger one gives searcher.resources."""
-
 COUNTS_BUSY = "busy"
 """Of revisions whose memory limit counts BUSY_BYTES. Others keep theirs: an upgrade of ours restarts no pods."""
 
@@ -62,11 +58,6 @@ ONE_A_CORE = "cores"
 def frozen_sizing() -> dict[str, str]:
     """Annotations of the pod template of a new revision: how its pods are sized, for as long as there are any."""
     return {labels.MEMORY: COUNTS_BUSY, labels.PROCESSES: ONE_A_CORE}
-
-
-def reranker_bytes(frozen: RevisionSpec) -> int:
-    """What the files of a revision's cross-encoder are counted as; 0: it has none."""
-    return RERANKER_FILES if frozen.served_as().reranker is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +73,18 @@ class Need:
     @classmethod
     def of(cls, action: EnsureSearchers, frozen: RevisionSpec) -> Need:
         """Of a pod of this revision, as it is wanted now."""
-        recall, encodes = action.live_recall, action.encoder_bytes > 0
+        recall = action.live_recall
         queries = bool(action.live.live_queries) and not frozen.shards
-        reranks = reranker_bytes(frozen)
-        runs = (encodes + (reranks > 0)) * ENCODER_BYTES
-        models = ENCODER_TIMES * (action.encoder_bytes + reranks) + runs
+        models = (action.encoder_bytes, action.reranker_bytes)
+        runs = sum(size > 0 for size in models) * ENCODER_BYTES
         return cls(
             held=action.resident_bytes
             + recall * LIVE_RECALL_BYTES
             + queries * LIVE_QUERIES_BYTES
-            + models
+            + ENCODER_TIMES * sum(models)
+            + runs
             + action.fresh_bytes,
-            worker=recall * WORKER_SAMPLE_BYTES
-            + queries * WORKER_QUERIES_BYTES
-            + (encodes + (reranks > 0)) * ENCODER_BYTES
-            + action.fresh_bytes,
+            worker=recall * WORKER_SAMPLE_BYTES + queries * WORKER_QUERIES_BYTES + runs + action.fresh_bytes,
             busy=_annotation(frozen, labels.MEMORY) == COUNTS_BUSY,
             listing=LISTING_BYTES if frozen.source_poll is not None else 0,
         )

@@ -137,7 +137,7 @@ def _load(state: ReconcileState, name: str) -> None:
         return
     if status.rollout is None and name == state.kept:
         return  # wanted again: its pods stay as they are until its next rollout says what they are told
-    live_recall = _scores_exactly(status.rollout)
+    live_recall, frozen = _scores_exactly(status.rollout), state.revision(name).spec
     state.act(
         EnsureSearchers(
             revision=name,
@@ -150,8 +150,9 @@ def _load(state: ReconcileState, name: str) -> None:
             columns_before=status.rollout.columns_before if status.rollout is not None else None,
             disk_bytes=_disk_bytes(status.build, live_recall),
             encoder_bytes=status.report.encoder.bytes if status.report.encoder is not None else 0,
-            fresh_bytes=recipe.fresh_bytes(state.revision(name).spec, state.live, status.build),
-            shards=state.revision(name).spec.shards,
+            reranker_bytes=recipe.reranker_bytes(frozen, status.report),
+            fresh_bytes=recipe.fresh_bytes(frozen, state.live, status.build),
+            shards=frozen.shards,
         )
     )
 
