@@ -15,6 +15,7 @@ REVISION = "x-vectorindex-revision"
 IGNORED_PARAMS = "x-vectorindex-ignored-params"
 RERANKED = "x-vectorindex-reranked"
 FRESH = "x-vectorindex-fresh"
+SHARDS_MISSING = "x-vectorindex-shards-missing"
 
 
 @dataclass(frozen=True, slots=True)

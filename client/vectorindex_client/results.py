@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .answers import FRESH, IGNORED_PARAMS, RERANKED, REVISION, Answer, not_a_searcher
+from .answers import FRESH, IGNORED_PARAMS, RERANKED, REVISION, SHARDS_MISSING, Answer, not_a_searcher
 
 Id = int | str
 MAGIC = b"VXA1"
@@ -44,6 +44,14 @@ class Result:
     fresh: int | None = None
     """Number of the snapshot of fresh rows that were searched too, for `min_fresh`. None: there are none, or they are
     switched off."""
+    shards_missing: tuple[int, ...] = ()
+    """Numbers of the shards that did not answer: their rows are not among the hits. Empty unless the index is in shards
+    with `searcher.partial: Allow`."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether nearer rows may be missing, because a shard did not answer."""
+        return bool(self.shards_missing)
 
 
 def results_of(answer: Answer, queries: int) -> list[Result]:
@@ -60,7 +68,7 @@ def results_of(answer: Answer, queries: int) -> list[Result]:
 def _of_json(answer: Answer) -> list[Result]:
     document = answer.document("results")
     revision, took, ignored = document["revision"], document["tookMs"], _ignored(answer)
-    encode, cut = document.get("encodeMs"), _cut(document)
+    encode, cut, missing = document.get("encodeMs"), _cut(document), _missing(answer)
     return [
         Result(
             one["ids"],
@@ -74,6 +82,7 @@ def _of_json(answer: Answer) -> list[Result]:
             bool(cut & {"text", f"texts[{number}]"}),
             document.get("reranked"),
             document.get("fresh"),
+            missing,
         )
         for number, one in enumerate(document["results"])
     ]
@@ -104,9 +113,21 @@ def _of_bytes(answer: Answer) -> list[Result]:
     reranked = None if said is None else said == "true"
     number = answer.headers.get(FRESH)
     fresh = None if number is None else int(number)
+    missing = _missing(answer)
     spans = ((0, hits),) if queries == 1 else pairwise(accumulate(counts, initial=0))
     return [
-        Result(ids[at:end], scores[at:end], None, revision, None, None, ignored, reranked=reranked, fresh=fresh)
+        Result(
+            ids[at:end],
+            scores[at:end],
+            None,
+            revision,
+            None,
+            None,
+            ignored,
+            reranked=reranked,
+            fresh=fresh,
+            shards_missing=missing,
+        )
         for at, end in spans
     ]
 
@@ -114,3 +135,9 @@ def _of_bytes(answer: Answer) -> list[Result]:
 def _ignored(answer: Answer) -> tuple[str, ...]:
     text = answer.headers.get(IGNORED_PARAMS)
     return tuple(text.split(", ")) if text else ()
+
+
+def _missing(answer: Answer) -> tuple[int, ...]:
+    """Of JSON, too: the header says what the document does. Raises ValueError where it holds no numbers."""
+    text = answer.headers.get(SHARDS_MISSING)
+    return tuple(int(number) for number in text.split(",")) if text else ()

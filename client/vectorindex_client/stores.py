@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 from .results import Id, Result
 
-REVISION_KEY, QUERY_KEY = "_revision", "_query_id"
-"""Names beside the columns in a hit's metadata: which revision answered, and what `feedback` takes (with `track`)."""
+REVISION_KEY, QUERY_KEY, MISSING_KEY = "_revision", "_query_id", "_shards_missing"
+"""Names beside the columns in a hit's metadata: which revision answered, what `feedback` takes (with `track`), and a
+list of the shards that did not answer (of a partial answer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ def rows_of(found: Result, text_column: str) -> list[Row]:
     told: dict[str, Any] = {REVISION_KEY: found.revision}
     if found.query_id is not None:
         told[QUERY_KEY] = found.query_id
+    if found.partial:
+        told[MISSING_KEY] = list(found.shards_missing)
     hits = zip(found.ids, found.scores, found.metadata or (), strict=True)
     return [_row(number, score, columns, told, text_column) for number, score, columns in hits]
 

@@ -204,6 +204,8 @@ def test_an_index_in_shards(api: Api, smallest: Json) -> None:
     answer = api.apply(changed(manifest, "spec.index", {"shards": 64}))
     assert answer.ok, answer.message
     assert VectorIndexSpec.model_validate(answer.body["spec"]).index.shards == 64
+    partial = changed(changed(manifest, "spec.index", {"shards": 2}), "spec.searcher", {"partial": "Allow"})
+    assert api.apply(partial).ok
     asked = changed(manifest, "spec.gate", {"k": 7, "queries": {"s3": {"bucket": "queries"}}})
     assert api.apply(changed(asked, "spec.index", {"shards": 2})).ok
 

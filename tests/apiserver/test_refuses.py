@@ -597,6 +597,8 @@ def mounted(path: str) -> Json:
         ),
         ("spec.index.shards", 1, "spec.index.shards", "greater than or equal to 2"),
         ("spec.index.shards", 65, "spec.index.shards", "less than or equal to 64"),
+        ("spec.searcher.partial", "Allow", "spec.searcher.partial", "needs index.shards"),
+        ("spec.searcher.partial", "Maybe", "spec.searcher.partial", "supported values"),
         ("spec.build.parallelism", 0, "spec.build.parallelism", "greater than or equal to 1"),
         # names
         ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),

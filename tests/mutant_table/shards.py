@@ -290,6 +290,22 @@ SHARDS = (
         "Going back to a revision in shards would show all rows to every token.",
     ),
     Mutant(
+        "routers forget what they do without a shard once the next index is in one part",
+        f"{_OPERATOR}/core/live_settings.py",
+        'OF_ROUTERS = ("router_resources", "partial")',
+        'OF_ROUTERS = ("router_resources",)',
+        (f"{_BESIDE}test_routers_keep_what_is_theirs_until_they_go",),
+        "Answers would turn into refusals by an edit of the next revision.",
+    ),
+    Mutant(
+        "a partial answer passes for a whole one in the client",
+        "client/vectorindex_client/results.py",
+        "    missing = _missing(answer)\n    spans",
+        "    missing = ()\n    spans",
+        ("unit/test_client_partial.py::test_a_partial_answer_says_which_shards_it_lacks",),
+        "A program would take what is missing for what is not there.",
+    ),
+    Mutant(
         "routers have the account that opens the store",
         f"{_OPERATOR}/manifests/shards.py",
         '    pod.pop("serviceAccountName", None)\n',

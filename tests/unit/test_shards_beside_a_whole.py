@@ -22,6 +22,8 @@ from vectorindex_searcher.contract import (
     PROCESSES_ENV,
     SOURCE_ENV,
     TASK_ENV,
+    Partial,
+    RouteTask,
 )
 
 OF = spec(index={"shards": 3})
@@ -70,6 +72,7 @@ LIVE: dict[str, dict[str, Any]] = {
     "searcher.replicas": {"searcher": {"replicas": 5}},
     "searcher.resources": {"searcher": {"resources": {"requests": {"cpu": "4"}}}},
     "searcher.router_resources": {},  # refused without shards
+    "searcher.partial": {},  # likewise
     "searcher.min_score": {"searcher": {"minScore": 0.5}},
     "searcher.auth": {"searcher": {"auth": {"secretRef": {"name": "t"}, "policies": "Required"}}},
     "searcher.tls": {"searcher": {"tls": {"secretRef": {"name": "c"}}}},
@@ -164,15 +167,29 @@ def test_policies_that_hold_never_go_for_shards(before: Live | None) -> None:
     assert auth_of(edited(rotated, before)) == rotated.searcher.auth
 
 
-def test_routers_keep_their_resources_until_they_go() -> None:
-    given = {"routerResources": {"requests": {"cpu": "3"}}}
+def test_routers_keep_what_is_theirs_until_they_go() -> None:
+    given = {"routerResources": {"requests": {"cpu": "3"}}, "partial": "Allow"}
     before = Live.of(spec(index={"shards": 3}, searcher=given))
     live = run(edited(spec(), before)).status.live
     assert live is not None
     assert live.searcher.router_resources == before.searcher.router_resources
+    assert live.searcher.partial is Partial.ALLOW
     gone = run(edited(spec(), before, shards=False)).status.live
     assert gone is not None
-    assert gone.searcher.router_resources is None
+    assert (gone.searcher.router_resources, gone.searcher.partial) == (None, None)
+
+
+@pytest.mark.parametrize("given", [None, Partial.REFUSE, Partial.ALLOW])
+def test_an_edit_of_partial_is_told_to_the_routers_of_what_serves_at_once(given: Partial | None) -> None:
+    edit = spec(index={"shards": 3}, searcher={"partial": given} if given else {})
+    *_, router = pods(edited(edit, Live.of(OF)))
+    told = RouteTask.model_validate_json(env_of(router)[TASK_ENV])
+    assert told.partial is (given or Partial.REFUSE)
+
+
+def test_nothing_but_routers_start_anew_for_partial() -> None:
+    plain, allowed = (pods(edited(spec(index={"shards": 3}, searcher=one))) for one in ({}, {"partial": "Allow"}))
+    assert [before == after for before, after in zip(plain, allowed, strict=True)] == [True, True, True, False]
 
 
 def test_routers_have_no_account() -> None:

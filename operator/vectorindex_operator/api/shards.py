@@ -62,6 +62,11 @@ RULES = (
         ".searcher.routerResources",
     ),
     CelRule(
+        "has(self.index.shards) || !has(self.searcher) || !has(self.searcher.partial)",
+        "searcher.partial needs index.shards: an index in one part answers whole or not at all",
+        ".searcher.partial",
+    ),
+    CelRule(
         f"{_WHOLE} || has(self.gate.queries) || self.gate.k in [1, 10, 100]",
         "index.shards needs a gate.k of 1, 10 or 100, or gate.queries: left-out rows are asked with these when a shard"
         " is built",

@@ -54,6 +54,7 @@ from vectorindex_searcher.contract import (
     IndexSpec,
     Model,
     ParamLimits,
+    Partial,
     RecallGate,
 )
 
@@ -365,6 +366,9 @@ class Searcher(Model):
     of limits.cpu, else of requests.cpu, as many as have room in limits.memory where that is given."""
     router_resources: Resources | None = None
     """Of routers, which an index in shards has. Absent: 500m of CPU and 640Mi of memory."""
+    partial: Partial | None = None
+    """What becomes of a query that not every shard answers. Absent: Refuse (503); Allow: the answer of the others, with
+    `partial: true`. It counts as an error either way. Applies at once; needs index.shards."""
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
     auth: Auth | None = None

@@ -10,6 +10,9 @@ from vectorindex_operator.api.v1alpha1 import Live
 from vectorindex_operator.core.loaded import SHARD
 from vectorindex_operator.core.observation import Observation
 
+OF_ROUTERS = ("router_resources", "partial")
+"""Fields of `searcher` that the schema refuses without shards."""
+
 
 def in_effect(obs: Observation) -> Live | None:
     """The live settings of this pass. None: no spec could be read yet.
@@ -24,7 +27,7 @@ def in_effect(obs: Observation) -> Live | None:
     auth, held = live.searcher.auth, before.searcher.auth
     if auth is not None and auth.policies is not None and (held is None or held.policies is None):
         auth = held or auth.model_copy(update={"policies": None})
-    kept = {"auth": auth, "router_resources": before.searcher.router_resources}
+    kept = {"auth": auth, **{name: getattr(before.searcher, name) for name in OF_ROUTERS}}
     return live.model_copy(update={"searcher": live.searcher.model_copy(update=kept)})
 
 
