@@ -88,7 +88,7 @@ def test_fresh_rows_are_answered_without_a_build_and_are_in_the_next_one(workspa
         index.wait_condition("FreshRows", "False", reason="FileRefused", timeout=90)
         assert "good-fresh/2.jsonl" in index.condition("FreshRows")["message"]
         workspace.wait_event("FreshFileRefused", "good-fresh/2.jsonl")
-        assert {first(workspace, pod, new) for pod in pods(workspace)} == {"fresh-1"}, "the last snapshot stays"
+        assert {first(workspace, pod, new) for pod in pods(workspace)} == {"fresh-1"}, "no other file waits for it"
 
         workspace.put("good", corpus.moved(), "part-0.parquet")
         after = index.wait_new_revision({before})

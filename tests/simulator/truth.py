@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import Gate
@@ -266,16 +267,18 @@ class Truth:
         return 0, result
 
     def fresh_look(self, digest: str, task: FreshTask) -> FreshLook:
-        """What a searcher of an artifact finds; whoever sees a change publishes the next snapshot."""
+        """What a searcher of an artifact finds; whoever sees a change publishes the next snapshot, of all files."""
         built = self.published[digest]
         absorbed = self.taken_in.get(built.fingerprint, ("", frozenset()))[1]
         own = {name: one for name, one in self.fresh.items() if name not in absorbed}
         refused = [RefusedFile(object=name, reason=one.bad, message="no") for name, one in own.items() if one.bad]
         most = min(task.max_rows, max(FEW_FRESH_ROWS, int(FRESH_SHARE * built.count)))
-        full = sum(one.rows for one in own.values()) > most
-        if not refused and not full and self.snapshots[-1] != frozenset(self.fresh):
+        if self.snapshots[-1] != frozenset(self.fresh):
             self.snapshots.append(frozenset(self.fresh))
-        there = [own[name] for name in self.snapshots[-1] if name in own]
+        good = [one for one in own.values() if not one.bad]  # as they came, the oldest first
+        sums = list(accumulate(one.rows for one in good))
+        there = [one for one, rows in zip(good, sums, strict=True) if rows <= most]
+        full = len(there) < len(good)
         reason = refused[0].reason if refused else "TooManyFreshRows" if full else ""
         return FreshLook(
             number=len(self.snapshots) - 1,

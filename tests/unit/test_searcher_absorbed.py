@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_files import lines, write_parquet
 
+from vectorindex_searcher.artifact.fresh import Refusal, Snapshot, publish
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import (
@@ -26,6 +27,7 @@ from vectorindex_searcher.contract import (
     ResolveTask,
     Volume,
 )
+from vectorindex_searcher.dataset.fresh import list_fresh
 from vectorindex_searcher.dataset.listing import list_source, load_listing
 from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.dataset.source import open_source
@@ -146,6 +148,34 @@ def test_a_malformed_file_is_left_out_and_holds_nothing_up(root: Path) -> None:
     assert listing.fresh is not None
     assert [item.key for item in listing.fresh if item.size] == ["fresh/good.jsonl"]
     assert built(root, found)[100] == "good"
+
+
+def test_what_searchers_alone_can_see_is_left_out_by_their_word(root: Path) -> None:
+    """Vectors of another model have the right dimension, and no listing has a model."""
+    for step, name in enumerate(("model", "lengths", "columns", "good", "late"), 1):
+        put(root / f"fresh/{name}.jsonl", [100 + step], name, step)
+    artifacts = open_store(ARTIFACTS, Role.ARTIFACTS)
+    layout = Layout(artifacts.prefix, IDENTITY)
+    there = {one.key: one for one in list_fresh(open_store(FRESH, Role.FRESH)) if "late" not in one.key}
+
+    def refused(name: str, reason: str, etag: str = "") -> Refusal:
+        return Refusal(key=f"fresh/{name}.jsonl", etag=etag or there[f"fresh/{name}.jsonl"].etag, reason=reason)
+
+    said = (
+        refused("model", "AnotherModel"),
+        refused("lengths", "UnusualLengths"),
+        refused("columns", "UnknownColumn"),  # beside the artifact: the source has that column by now
+        refused("good", "AnotherModel", etag="of what was there before"),
+    )
+    publish(artifacts, layout, Snapshot(number=3, files=tuple(there.values()), refused=said))
+    listing = load_listing(artifacts, layout, listed().fingerprint)
+    assert listing is not None
+    assert [one.key for one in listing.fresh or ()] == ["fresh/columns.jsonl", "fresh/good.jsonl"], (
+        "what nobody has looked at yet waits"
+    )
+    path = root / "built/n/docs/fresh" / Path(layout.fresh(3)).name
+    path.write_text("{")
+    assert listed().fresh == 5, "a damaged snapshot holds no build up"
 
 
 def test_deleted_ids_are_left_out_of_both(root: Path) -> None:

@@ -91,18 +91,20 @@ def test_from_a_file_to_every_answer_and_back(published: Published, searcher: tu
         )
         assert get(admin, f"{SOURCE_PATH}?maxAge=0")[1]["fresh"]["number"] == first + 1
         assert metric(admin, "vectorindex_fresh_rows") == {(): 3.0}
+        answered = ask(document)[1]["results"][0]["ids"]
         (folder / "bad.jsonl").write_text('{"id": 9, "vector": [1, 2], "title": "x"}\n')
         until(lambda: get(admin, FRESH_PATH)[1]["refused"])
         assert get(admin, FRESH_PATH)[1]["refused"][0]["object"] == "bad.jsonl"
-        assert ask(document)[1]["fresh"] == first + 1
+        until(lambda: all(ask(document)[1]["fresh"] == first + 2 for ask in users))
+        assert ask(document)[1]["results"][0]["ids"] == answered, "no other file waits for it"
 
         assert order(admin, {"off": True, "ttlSeconds": 2.0})["off"]
         until(lambda: all("fresh" not in ask(document)[1] for ask in users))
         assert ask(document)[1]["results"][0]["ids"][0] == 0
-        until(lambda: all(ask(document)[1].get("fresh") == first + 1 for ask in users))
+        until(lambda: all(ask(document)[1].get("fresh") == first + 2 for ask in users))
         assert not get(admin, FRESH_PATH)[1]["off"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("POST", "/v1/search", orjson.dumps(document))
-        assert connection.getresponse().getheader(FRESH_HEADER) == str(first + 1)
+        assert connection.getresponse().getheader(FRESH_HEADER) == str(first + 2)
         connection.close()
     assert order(admin, {"off": True, "ttlSeconds": 0})["status"] == 400

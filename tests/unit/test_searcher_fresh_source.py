@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class World:
     """A folder of fresh rows, one of deleted ids, one of artifacts, and pods that look at them."""
 
     def __init__(self, root: Path, engine: Engine) -> None:
-        self.root, self._engine = root, engine
+        self.root, self.engine = root, engine
         for name in ("fresh", "deleted", "artifacts"):
             (root / name).mkdir()
         self.store = open_store(self.place("artifacts"), Role.ARTIFACTS)
@@ -68,7 +69,7 @@ class World:
 
     def pod(self, **told: Any) -> FreshSource:
         given = contract.FreshTask.model_validate({"place": self.place("fresh"), **told})
-        return FreshSource(self._engine, self.task(), given, "pod")
+        return FreshSource(self.engine, self.task(), given, "pod")
 
     def write(self, name: str, ids: list[int], *, at: int | None = None, **columns: Any) -> Path:
         """Later than what was written before, unless `at` says when."""
@@ -218,7 +219,7 @@ def test_what_the_artifact_holds_is_no_fresh_row(world: World, monkeypatch: pyte
     young = world.pod(maxRows=2)
     rows = young.look()
     assert rows is not None
-    assert (rows.number, ids(rows), young.seen.absorbed, young.seen.full) == (1, [60], 1, False)
+    assert (rows.number, ids(rows), young.seen.absorbed, young.seen.limit) == (1, [60], 1, "")
     world.write("a.parquet", [5])
     assert ids(young.look()) == [5, 60]
     assert (young.seen.number, world.numbers) == (2, [1, 2])
@@ -246,76 +247,91 @@ def test_a_file_older_than_what_is_built_in_hides_no_row_of_the_artifact(
 # ---------------------------------------------------------------- what is refused
 
 
-def test_beyond_the_bounds_the_last_snapshot_stays_and_a_build_is_due(world: World) -> None:
+def test_beyond_the_bounds_the_oldest_files_are_answered_and_a_build_is_due(world: World) -> None:
     pod = world.pod()
-    world.write("a.parquet", list(range(MOST)))
+    world.write("b.parquet", list(range(MOST)))
     pod.look()
-    assert (pod.seen.rows, pod.seen.full) == (MOST, False)
-    world.write("b.parquet", [COUNT])
-    assert pod.look() is None
-    assert (pod.seen.number, pod.seen.full, pod.seen.reason) == (1, True, "TooManyFreshRows")
-    assert pod.seen.waiting == MOST + 1
-    few = world.pod(maxRows=10)
-    assert (few.look(), few.seen.number, few.seen.full) == (None, 0, True)
-    (world.root / "fresh" / "b.parquet").unlink()
-    pod.look()
-    assert (pod.seen.full, pod.seen.reason) == (False, "")
-
-
-@pytest.mark.parametrize("reason", ["TooManyFreshRows", "VectorRefused"])
-def test_a_pod_that_cannot_hold_the_newest_begins_where_the_others_of_its_revision_stayed(
-    world: World, monkeypatch: pytest.MonkeyPatch, reason: str
-) -> None:
-    """After a way back: the next revision held some of the files itself, and its pods published beyond these bounds."""
+    assert (pod.seen.rows, pod.seen.limit) == (MOST, "")
     world.write("a.parquet", [COUNT])
-    world.pod().look()
-    world.write("b.parquet", [COUNT + 1])
+    assert ids(pod.look()) == list(range(MOST))
+    look = pod.seen.told(off=False, now=0.0)
+    assert (look.number, look.full, look.reason, look.waiting) == (2, True, "TooManyFreshRows", MOST + 1)
+    assert "more than 100 fresh rows" in look.message
+    few = world.pod(maxRows=10)
+    assert (ids(few.look()), few.seen.number, bool(few.seen.limit)) == ([], 2, True)
+    (world.root / "fresh" / "b.parquet").unlink()
+    assert ids(pod.look()) == [COUNT]
+    assert (pod.seen.limit, pod.seen.told(off=False, now=0.0).reason) == ("", "")
+
+
+def test_since_there_are_too_many_age_grows(world: World) -> None:
+    now = [10.0]
+    given = contract.FreshTask(place=world.place("fresh"), max_rows=2)
+    pod = FreshSource(world.engine, world.task(), given, "pod", clock=lambda: now[0])
+    world.write("a.parquet", [1, 2])
+    pod.look()
+    world.write("b.parquet", [3])
+    for now[0] in (20.0, 30.0):
+        pod.look()
+    assert pod.seen.told(off=False, now=31.0).age_seconds == 21.0
+
+
+def test_pods_that_begin_anew_take_of_too_many_what_the_others_of_their_revision_have(world: World) -> None:
+    """After a way back: the next revision held some of the files itself, and its pods published beyond these bounds."""
+    world.write("z.parquet", [COUNT])
     stayed = world.pod(maxRows=3)
-    assert ids(stayed.look()) == [COUNT, COUNT + 1]
-    world.write("c.parquet", [COUNT + 2, COUNT + 3])
-    world.pod().look()
-    world.write("d.parquet", [COUNT + 4])
-    world.pod().look()
-    assert world.numbers == [1, 2, 3, 4]
+    stayed.look()
+    for name, new in (("a", [COUNT + 1]), ("c", [COUNT + 2, COUNT + 3]), ("d", [COUNT + 4])):
+        world.write(f"{name}.parquet", new)
+        world.pod().look()
     began = world.pod(maxRows=3)
-    if reason == "VectorRefused":
-        began = world.pod()
-        refuse_one(monkeypatch, "c.parquet")
-    assert (stayed.look(), ids(began.look())) == (None, [COUNT, COUNT + 1])
-    assert began.seen.number == 2
-    assert began.seen.reason == reason
-    assert (began.look(), began.seen.number) == (None, 2), "and stays there"
-    assert began.seen.full == (reason == "TooManyFreshRows")
+    assert world.numbers == [1, 2, 3, 4]
+    assert ids(stayed.look()) == ids(began.look()) == [COUNT, COUNT + 1]
+    assert stayed.seen == replace(began.seen, good_at=stayed.seen.good_at)
+    assert (began.look(), began.seen.number) == (None, 4)
     (world.root / "fresh" / "c.parquet").unlink()
-    assert ids(began.look()) == [COUNT, COUNT + 1, COUNT + 4], "what can be held is published again"
-    assert world.numbers[-1] == 5
+    assert ids(began.look()) == ids(stayed.look()) == [COUNT, COUNT + 1, COUNT + 4]
 
 
-def refuse_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """One file cannot stand beside the index of the pods to come."""
-    check = fresh_module.check_file
+def test_a_deleted_id_is_hidden_however_full_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = world.pod(maxRows=2)
+    world.write("a.parquet", [1, 2])
+    world.write("b.parquet", [3])
+    assert (ids(pod.look()), bool(pod.seen.limit)) == ([1, 2], True)
+    world.delete("d.txt", [2])
+    assert ids(pod.look()) == [1]
+    monkeypatch.setattr(fresh_files, "MAX_FILES", 1)
+    world.delete("e.txt", [1])
+    assert ids(pod.look()) == [], "also where there are more files than are listed"
+    assert (pod.seen.reason, pod.look(), pod.seen.reason) == ("TooManyFreshFiles", None, "TooManyFreshFiles")
 
-    def checked(engine: Engine, file: FreshFile) -> None:
-        if file.key.endswith(name):
-            raise BadData("VectorRefused", "as the test wants", object=file.key)
-        check(engine, file)
 
-    monkeypatch.setattr(fresh_module, "check_file", checked)
+def test_a_file_that_is_too_large_has_no_other_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = world.pod()
+    large = world.write("a.parquet", [1, 2])
+    monkeypatch.setattr(fresh_files, "FRESH_FILE_BYTES", large.stat().st_size - 1)
+    (world.root / "fresh" / "b.jsonl").write_text(
+        json.dumps({"id": 7, "vector": [1.0] * DIMENSION, "tenant": "b", "size": 2, "tags": ["x"]}) + "\n"
+    )
+    assert (ids(pod.look()), bool(pod.seen.limit), pod.seen.refused) == ([7], True, ())
 
 
 def test_what_is_small_in_a_file_is_bounded_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, place in ((fresh_files, "FRESH_METADATA_BYTES"), (contract, "FRESH_METADATA_BYTES")):
         monkeypatch.setattr(module, place, 1 << 20)
     pod = world.pod()
+    world.write("b.parquet", [1])
     bomb = world.write("a.parquet", list(range(50)), tenant=["a" * 40_000] * 50)
     assert bomb.stat().st_size < 100_000
-    assert (pod.look(), pod.seen.full) == (None, True)
-    assert "a.parquet take more than 1048576 bytes in memory" in pod.seen.message
+    assert (ids(pod.look()), pod.seen.limit) == ([1], ""), "no build can be due for it"
+    ((name, reason, message),) = pod.seen.refused
+    assert (name, reason) == ("a.parquet", "FileTooLarge")
+    assert "take more than 1048576 bytes in memory" in message
     bomb.unlink()
-    for name, first in (("a.parquet", 0), ("b.parquet", 20)):  # each of them fits
+    for name, first in (("a.parquet", 0), ("c.parquet", 20)):  # each of them fits
         world.write(name, list(range(first, first + 20)), tenant=["a" * 40_000] * 20)
-    assert (pod.look(), pod.seen.full) == (None, True)
-    assert "fresh rows take more than 1048576 bytes" in pod.seen.message
+    assert ids(pod.look()) == list(range(20))
+    assert "fresh rows take more than 1048576 bytes" in pod.seen.limit
 
 
 def test_a_share_of_the_rows_is_the_bound_of_a_large_index(world: World, engine: Engine) -> None:
@@ -342,30 +358,38 @@ MALFORMED: dict[str, tuple[str, Callable[[World], Any]]] = {
     "MixedTypes": ("z.parquet", lambda w: w.write("z.parquet", [1], size=["large"])),
     "CorruptFile": ("z.parquet", lambda w: text(w.root / "fresh" / "z.parquet", b"PAR1 and no more")),
     "UnknownFormat": ("z.csv", lambda w: text(w.root / "fresh" / "z.csv", b"id,vector\n1,2\n")),
-    "BadJson": ("z.jsonl", lambda w: text(w.root / "fresh" / "z.jsonl", b'{"id": 1, "vector": [1')),
+    "CutOff": ("z.jsonl", lambda w: text(w.root / "fresh" / "z.jsonl", b'{"id": 1, "vector": [1')),
 }
 
 
 @pytest.mark.parametrize("reason", MALFORMED)
-def test_a_malformed_file_is_named_and_leaves_the_last_snapshot(world: World, reason: str) -> None:
+def test_a_malformed_file_is_named_and_holds_no_other_up(world: World, reason: str) -> None:
     pod, late = world.pod(), world.pod()
     world.write("a.parquet", [1])
     pod.look()
-    world.write("b.parquet", [2])
     name, write = MALFORMED[reason]
     write(world)
-    assert pod.look() is None
-    assert ids(late.look()) == [1], "a pod that comes later has the last snapshot too"
+    world.write("b.parquet", [2])
+    assert ids(pod.look()) == ids(late.look()) == [1, 2]
     for one in (pod, late):
-        assert (one.seen.number, one.seen.full, world.numbers) == (1, False, [1])
-        assert name in one.seen.message
+        assert (one.seen.number, one.seen.files, one.seen.limit, one.seen.errors) == (2, 2, "", 0)
         look = one.seen.told(off=False, now=0.0)
-        if reason != "UnknownFormat":  # which is seen by its name, before anything is read
-            assert [(file.object, file.reason) for file in look.refused] == [(name, one.seen.reason)]
-        assert one.seen.reason
+        assert [(file.object, file.reason) for file in look.refused] == [(name, look.reason)]
+        assert look.reason == {"CutOff": "CorruptFile"}.get(reason, reason)
+        assert name in look.message
+        assert one.look() is None
     (world.root / "fresh" / name).unlink()
     assert ids(pod.look()) == [1, 2]
-    assert (pod.seen.reason, pod.seen.refused, pod.seen.errors) == ("", (), 1)
+    assert (pod.seen.reason, pod.seen.refused) == ("", ())
+
+
+def test_what_an_index_cannot_hide_is_refused_by_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.engine, "supports_filter", False)
+    pod = world.pod()
+    world.write("changed.parquet", [1, COUNT])
+    world.write("new.parquet", [COUNT + 1])
+    assert ids(pod.look()) == [COUNT + 1]
+    assert [(name, reason) for name, reason, _ in pod.seen.refused] == [("changed.parquet", "CannotHide")]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -379,9 +403,10 @@ def test_no_bytes_end_the_reader_or_change_what_is_searched(world: World, seed: 
     path.write_bytes(data[: int(draw.integers(len(data)))] if seed % 3 == 0 else data)
     pod = world.pod()
     rows = pod.look()
-    if rows is None:
-        assert pod.seen.reason
+    assert rows is not None
+    if pod.seen.refused:
         assert [name for name, _, _ in pod.seen.refused] == ["a.parquet"]
+        assert not len(rows.ids)
     else:
         assert np.isfinite(rows.vectors).all()
         assert len(rows.ids) == len(rows.vectors) == rows.metadata.num_rows
@@ -422,24 +447,53 @@ class Model:
     def close(self) -> None: ...
 
 
-def test_vectors_of_another_model_are_not_published(world: World, engine: Engine) -> None:
-    model = Model()
+class Turned(Model):
+    """Makes of each text what the other makes of the next one."""
+
+    def encode(self, texts: Sequence[str], side: Side) -> Encoded:
+        return super().encode(["a" * (len(text) % 5 + 1) for text in texts], side)
+
+
+def with_model(world: World, name: str, model: Model | None) -> FreshSource:
+    """A pod that compares by this model."""
     told = contract.FreshTask(place=world.place("fresh"), text_column="tenant")
-    pod, late = FreshSource(engine, world.task(), told, "pod", model), world.pod()
-    texts = ["a" * (1 + row % 5) for row in range(30)]
-    good = list(model.encode(texts, Side.DOCUMENT).vectors)
-    world.write("a.parquet", list(range(30)), tenant=texts, vector=good)
+    encoder = contract.EncoderTask(endpoint=contract.EmbeddingsEndpoint(url=f"http://{name}/v1"))
+    task = world.task().model_copy(update={"encoder": encoder})
+    return FreshSource(world.engine, task, told, "pod", model)
+
+
+TEXTS = ["a" * (1 + row % 5) for row in range(30)]
+
+
+def test_vectors_of_another_model_are_answered_by_no_pod(world: World) -> None:
+    model = Model()
+    pod, late = with_model(world, "tei", model), world.pod()
+    good = list(model.encode(TEXTS, Side.DOCUMENT).vectors)
+    world.write("a.parquet", list(range(30)), tenant=TEXTS, vector=good)
     assert len(ids(pod.look())) == 30
-    world.write("b.parquet", list(range(30)), tenant=texts, vector=good[5:] + good[:5])
-    assert len(ids(pod.look())) == 30, "the same five vectors in the same order"
     asked = model.asked
-    world.write("c.parquet", list(range(30)), tenant=texts, vector=good[1:] + good[:1])
-    assert pod.look() is None
-    assert (pod.seen.reason, pod.seen.refused[0][0], model.asked) == ("AnotherModel", "c.parquet", asked + 1)
+    world.write("c.parquet", [50, *range(29)], tenant=TEXTS, vector=good[1:] + good[:1])
+    world.write("d.parquet", [60])
+    assert ids(pod.look()) == [*range(30), 60]
+    assert ([one[:2] for one in pod.seen.refused], model.asked) == ([("c.parquet", "AnotherModel")], asked + 2)
+    assert ids(late.look()) == [*range(30), 60], "who has no model takes the word of who has"
+    assert late.seen.refused == pod.seen.refused
+    world.write("e.parquet", [61])
+    assert ids(late.look()) == [*range(30), 60, 61], "also where it publishes itself"
+    assert (ids(pod.look()), world.numbers) == ([*range(30), 60, 61], [1, 2, 3])
+    world.write("c.parquet", [50])
+    assert ids(pod.look()) == [*range(30), 50, 60, 61], "what is written again is another file"
+
+
+def test_the_word_of_another_model_is_none(world: World) -> None:
+    """A prefix that was told wrong is mended: nobody has to write the files again."""
+    good = list(Model().encode(TEXTS, Side.DOCUMENT).vectors)
+    world.write("a.parquet", list(range(30)), tenant=TEXTS, vector=good[1:] + good[:1])
+    assert ids(with_model(world, "tei", Model()).look()) == []
+    assert ids(with_model(world, "tei", Model()).look()) == []
+    late = with_model(world, "other", Turned())
     late.look()
-    assert late.seen.number == 3, "nothing is compared where no encoder is, and what is published is taken"
-    assert pod.look() is not None
-    assert pod.seen.number == 3
+    assert (late.seen.rows, late.seen.refused, world.numbers) == (30, (), [1, 2])
 
 
 def test_lengths_and_single_rows_are_judged_as_the_gate_does(engine: Engine) -> None:

@@ -128,9 +128,11 @@ class FreshStatus(Stored):
     """That it is made of."""
     full: bool = False
     """There are more rows than the bounds allow."""
+    full_since: int | None = None
+    """Number of the first snapshot of which that was said; None: there are not."""
     off: bool = False
     reason: str = ""
-    """Why the newest look of that searcher failed; empty: it did not."""
+    """Why that searcher does not answer all that lies there; empty: it does."""
     message: str = ""
     refused: tuple[FreshRefusal, ...] = ()
 

@@ -101,7 +101,7 @@ class EventReason(StrEnum):
     OUTCOMES_LOST = "OutcomesLost"
     """Of what an earlier VectorIndex of this name left beside its artifacts, something could not be taken over."""
     FRESH_FILE_REFUSED = "FreshFileRefused"
-    """A file of fresh rows cannot stand beside the index: while it is there no newer rows are answered."""
+    """A file of fresh rows cannot stand beside the index: its rows are not answered, and no build takes it in."""
     FRESH_ROWS_FULL = "FreshRowsFull"
     """There are more fresh rows than the bounds allow: the next revision is built at once."""
     FRESH_ROWS_OFF = "FreshRowsOff"

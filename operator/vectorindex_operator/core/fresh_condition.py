@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectorindex_operator.core.fresh_looks import UNKNOWN_TO_IMAGE
-from vectorindex_operator.core.progress.fresh_rows import full_means, refusal_means
+from vectorindex_operator.core.progress.fresh_rows import REFUSAL_MEANS, full_means
 from vectorindex_operator.core.safety.fresh_off import is_off
 from vectorindex_operator.core.state import ReconcileState
 
@@ -24,7 +24,7 @@ def condition(state: ReconcileState) -> tuple[str, str, str] | None:
     if fresh.refused:
         first = fresh.refused[0]
         more = f" (and {len(fresh.refused) - 1} more)" if len(fresh.refused) > 1 else ""
-        return "False", "FileRefused", f"{first.object}: {first.reason}: {first.message}{more}; {refusal_means(fresh)}"
+        return "False", "FileRefused", f"{first.object}: {first.reason}: {first.message}{more}; {REFUSAL_MEANS}"
     if fresh.full:
         return "False", "Full", full_means(fresh)
     if fresh.reason:

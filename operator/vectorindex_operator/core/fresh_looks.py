@@ -62,6 +62,8 @@ class FreshHeard:
             return FreshStatus(revision=revision, reason=UNKNOWN_TO_IMAGE, message=words)
         if look is None:
             return None
+        known = self.question.known
+        since = known.full_since if known is not None and known.full and known.revision == revision else None
         refused = (FreshRefusal(object=one.object, reason=one.reason, message=one.message) for one in look.refused)
         return FreshStatus(
             revision=revision,
@@ -69,6 +71,7 @@ class FreshHeard:
             rows=look.rows,
             files=look.files,
             full=look.full,
+            full_since=(look.number if since is None else since) if look.full else None,
             off=look.off,
             reason=look.reason,
             message=look.message,

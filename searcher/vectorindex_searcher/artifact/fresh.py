@@ -17,10 +17,21 @@ from ..storage.store import Store, UnsupportedByStore
 from .layout import Kind, Layout
 from .manifest import encode
 
-KEPT = 20
-"""Snapshots that stay: somebody may be reading the one before the newest, and a revision that cannot hold the newest
-begins with an earlier one."""
+KEPT = 5
+"""Snapshots that stay: somebody may be reading the one before the newest."""
 _MOST_BYTES = 32 << 20
+
+
+class Refusal(Model):
+    """A file that cannot stand beside the index, as the pod saw it that published the snapshot."""
+
+    key: str
+    etag: str
+    reason: str
+    message: str = ""
+    model: str = ""
+    """Of what compared the file with its own vectors (`model_id`): all pods leave it out, since few have that model.
+    Empty: each sees beside its own artifact whether it is to be left out."""
 
 
 class Snapshot(Model):
@@ -29,15 +40,23 @@ class Snapshot(Model):
     format_version: Literal[1] = 1
     number: Annotated[int, Field(ge=1, lt=10**12)]
     files: tuple[FreshObject, ...]
-    """All files of rows, in key order."""
+    """All files of rows, in key order, whether they are refused or not."""
     deleted: tuple[FreshObject, ...] = ()
     """Files of deleted ids that may name rows of `files`: those that were stored after the oldest of them."""
+    refused: tuple[Refusal, ...] = ()
+    """In key order."""
     pod: str = ""
     """That listed them."""
 
+    @property
+    def by_model(self) -> tuple[Refusal, ...]:
+        """Of the refused ones those that every pod leaves out."""
+        return tuple(one for one in self.refused if one.model)
+
     def same_as(self, other: Snapshot | None) -> bool:
         """Whether both are of the same rows."""
-        return other is not None and (self.files, self.deleted) == (other.files, other.deleted)
+        mine = (self.files, self.deleted, self.by_model)
+        return other is not None and mine == (other.files, other.deleted, other.by_model)
 
 
 def newest(store: Store, layout: Layout) -> int:
@@ -60,11 +79,6 @@ def load(store: Store, layout: Layout, number: int) -> Snapshot | None:
         message = f"{store.describe(key)} calls itself number {found.number}"
         raise BadData("BadSnapshot", message, object=key, remedy="Remove it.")
     return found
-
-
-def earlier(store: Store, layout: Layout, number: int) -> list[int]:
-    """Numbers below this that are there, the highest first."""
-    return sorted((one for one in _numbers(store, layout) if one < number), reverse=True)
 
 
 def publish(store: Store, layout: Layout, snapshot: Snapshot) -> bool:

@@ -24,7 +24,7 @@ FRESH_SHARE = 0.05
 """Of the artifact's rows, at most; an index of few rows may have FEW_FRESH_ROWS all the same."""
 FEW_FRESH_ROWS = 100
 FRESH_FILES = 1_000
-"""Below the prefix, absorbed or not: all of them are listed at every poll and named in every snapshot."""
+"""That are answered, without absorbed and refused ones."""
 FRESH_FILE_BYTES = 16 << 20
 """Of one file."""
 FRESH_METADATA_BYTES = 128 << 20
@@ -32,6 +32,9 @@ FRESH_METADATA_BYTES = 128 << 20
 FRESH_POLL_SECONDS = 10.0
 FRESH_REFUSED = 5
 """Files that FreshLook names, at most."""
+SEEN_BY_SEARCHERS = frozenset({"UnusualLengths", "AnotherModel", "FileTooLarge"})
+"""Reasons of refusals that searchers alone can see, beside their artifact: a listing takes their word, by the newest
+snapshot."""
 
 PollSeconds = Annotated[float, Field(ge=1, le=3600)]
 
@@ -59,7 +62,7 @@ class FreshOrder(Model):
 
 
 class RefusedFile(Model):
-    """A file that cannot stand beside the index, and why: while it is there, no newer snapshot is made."""
+    """A file that cannot stand beside the index, and why: its rows are not answered, and no build takes it in."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -78,17 +81,18 @@ class FreshLook(Model):
     rows: Annotated[int, Field(ge=0)] = 0
     """In it: newest of each id, without deleted ones."""
     files: Annotated[int, Field(ge=0)] = 0
-    """That it is made of: below the place, and not absorbed by the artifact's own listing."""
+    """That it is made of: below the place, not refused, and not absorbed by the artifact's own listing."""
     absorbed: Annotated[int, Field(ge=0)] = 0
     """Files below the place that the artifact holds already: they may be removed once no other revision needs them."""
     full: bool = False
-    """What lies there is more than the bounds allow (rows, share, files): the last snapshot stays, a build is due."""
+    """What lies there is more than the bounds allow (rows, share, files): the oldest are answered, a build is due."""
     waiting: Annotated[int, Field(ge=0)] = 0
-    """Rows below the place that count towards the bounds, as far as they were counted at the last look."""
+    """Rows below the place that count towards the bounds, as far as they were counted."""
     off: bool = False
     age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Since the last look that found the snapshot to be all there is; with number 0 and no reason: none ended yet."""
+    """Since the last look that found no more than the bounds allow; with number 0 and no reason: none ended yet."""
     reason: Annotated[str, Field(max_length=64)] = ""
-    """Why the newest look failed (StoreUnavailable, AccessDenied, or the first refused file's); empty: it did not."""
+    """Why not all that lies there is answered: the newest look failed (StoreUnavailable, AccessDenied), the first
+    refused file's, or TooManyFreshRows; empty: all of it is."""
     message: Annotated[str, Field(max_length=300)] = ""
     refused: Annotated[tuple[RefusedFile, ...], Field(max_length=FRESH_REFUSED)] = ()

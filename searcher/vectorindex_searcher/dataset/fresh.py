@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 
 from ..contract import FRESH_FILE_BYTES, FRESH_METADATA_BYTES, MAX_FRESH_ROWS, Columns, Embedding
 from ..errors import BadData, TaskError
-from ..storage.store import ObjectInfo, Store, list_all
+from ..storage.store import Store, list_all
 from .blocks import Block
 from .formats import FORMATS
 from .listing import Listing, is_data
@@ -22,6 +21,7 @@ from .source import open_source
 FIELD = "spec.source.fresh"
 MAX_FILES = 10_000
 """Below the prefix, those that are built in by now included: every snapshot names them all."""
+TOO_MANY = "TooManyFreshRows"
 SUFFIXES = tuple(suffix for found in FORMATS if found.ids is not None for suffix in found.suffixes)
 
 
@@ -29,7 +29,15 @@ class TooManyFresh(BadData):
     """More than may be searched beside an artifact: a build is due."""
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__("TooManyFreshRows", message, object=key, field=FIELD, remedy="Build the index again.")
+        super().__init__(TOO_MANY, message, object=key, field=FIELD, remedy="Build the index again.")
+
+
+class TooManyFiles(BadData):
+    """More than are listed."""
+
+    def __init__(self, key: str, message: str) -> None:
+        remedy = "Remove those that are built into the index, or write several rows into one."
+        super().__init__("TooManyFreshFiles", message, object=key, field=FIELD, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ def list_fresh(store: Store) -> tuple[FreshObject, ...]:
     """The files in key order; none below a prefix that does not exist yet. Names that begin with `_` or `.` are not
     listed: a writer that cannot write at once writes to such a one, and renames.
 
-    Raises TaskError when the store refuses or cannot be reached, and for a file that is no rows by its name.
+    Raises TaskError when the store refuses or cannot be reached, TooManyFiles.
     """
     found = list_all(store)
     refuse_tables(store, (item.key for item in found), above=False)
@@ -56,18 +64,16 @@ def list_fresh(store: Store) -> tuple[FreshObject, ...]:
     refuse_broken_links(store, found)
     if len(found) > MAX_FILES:
         message = f"{store.describe(store.prefix)} holds {len(found)} files, at most {MAX_FILES} are listed"
-        remedy = "Remove those that are built into the index, or write several rows into one."
-        raise BadData("TooManyFreshFiles", message, object=found[0].key, field=FIELD, remedy=remedy)
-    return tuple(_named(store, found))
+        raise TooManyFiles(found[0].key, message)
+    return tuple(FreshObject(key=one.key, size=one.size, etag=one.etag, stored_at=one.modified) for one in found)
 
 
-def _named(store: Store, found: Iterable[ObjectInfo]) -> Iterable[FreshObject]:
-    for item in found:
-        if not item.key.lower().endswith(SUFFIXES):
-            message = f"{store.describe(item.key)} holds no rows with ids, by its name"
-            remedy = f"Write fresh rows as {', '.join(SUFFIXES)}; remove what is none, or begin its name with _."
-            raise BadData("UnknownFormat", message, object=item.key, field=FIELD, remedy=remedy)
-        yield FreshObject(key=item.key, size=item.size, etag=item.etag, stored_at=item.modified)
+def check_name(key: str) -> None:
+    """Raises BadData for a file that is no rows with ids by its name."""
+    if not key.lower().endswith(SUFFIXES):
+        message = f"{key} holds no rows with ids, by its name"
+        remedy = f"Write fresh rows as {', '.join(SUFFIXES)}; remove what is none, or begin its name with _."
+        raise BadData("UnknownFormat", message, object=key, field=FIELD, remedy=remedy)
 
 
 def read_fresh(
@@ -76,8 +82,9 @@ def read_fresh(
     """The rows of one file as it was listed; None when it has none. `embedding`: with the dimension that they must
     have. `schema`: types of the metadata; None: the file's own.
 
-    Raises BadData or BadSpec naming the file (TooManyFresh for one that is too large), SourceChanged, StoreUnavailable.
+    Raises BadData or BadSpec naming the file (TooManyFresh for one of too many rows), SourceChanged, StoreUnavailable.
     """
+    check_name(item.key)
     if item.size > FRESH_FILE_BYTES:
         raise TooManyFresh(item.key, f"{item.key} is {item.size} bytes, a file may be {FRESH_FILE_BYTES}")
     try:
@@ -97,7 +104,8 @@ def read_fresh(
         held += block.metadata.nbytes + (0 if block.ids is None else block.ids.nbytes)
         if held > FRESH_METADATA_BYTES:
             message = f"ids and metadata of {item.key} take more than {FRESH_METADATA_BYTES} bytes in memory"
-            raise TooManyFresh(item.key, message)
+            remedy = "Write its rows as several files, or with shorter metadata."
+            raise BadData("FileTooLarge", message, object=item.key, field=FIELD, remedy=remedy)
     metadata = pa.concat_tables([block.metadata for block in blocks])
     return FreshTable(_whole([block.ids for block in blocks]), np.concatenate([b.vectors for b in blocks]), metadata)
 

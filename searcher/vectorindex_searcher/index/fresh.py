@@ -125,8 +125,7 @@ def _ipc(batch: pa.RecordBatch) -> bytes:
 def gather(engine: Engine, number: int, files: Iterable[FreshFile], deleted: Sequence[DeletedIds] = ()) -> Gathered:
     """Raises BadData naming the object (another dimension, another type of ids, columns that are not the index's, a
     vector that no index takes, more than MAX_FRESH_ROWS rows), BadSpec/CannotHide."""
-    ordered = sorted(files, key=lambda one: (one.stored_at, one.key))
-    _check(engine, ordered)
+    ordered = _checked(engine, sorted(files, key=lambda one: (one.stored_at, one.key)))
     ids = pa.concat_arrays([one.ids for one in ordered]) if ordered else pa.array([], _id_type(engine))
     times = np.repeat([one.stored_at for one in ordered], [len(one.ids) for one in ordered])
     if not engine.supports_filter:
@@ -268,7 +267,7 @@ def _prepared(vectors: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[n
     return normalise(vectors) if metric is Metric.COSINE else vectors
 
 
-def _check(engine: Engine, files: Sequence[FreshFile]) -> None:
+def _checked(engine: Engine, files: Sequence[FreshFile]) -> list[FreshFile]:
     """Raises BadData for the first file that cannot stand beside the engine."""
     count = 0
     for one in files:
@@ -276,11 +275,11 @@ def _check(engine: Engine, files: Sequence[FreshFile]) -> None:
         if count > MAX_FRESH_ROWS:
             message = f"more than {MAX_FRESH_ROWS} fresh rows are listed"
             raise _bad(one, "TooManyFreshRows", message, "Build the index again.")
-        check_file(engine, one)
+    return [checked_file(engine, one) for one in files]
 
 
-def check_file(engine: Engine, one: FreshFile) -> None:
-    """Raises BadData for a file that cannot stand beside the engine."""
+def checked_file(engine: Engine, one: FreshFile) -> FreshFile:
+    """With metadata of the engine's types. Raises BadData for a file that cannot stand beside the engine."""
     if one.vectors.ndim != 2 or one.vectors.shape != (len(one.ids), engine.dimension):
         message = f"{one.key} holds vectors of shape {one.vectors.shape}, expected dimension {engine.dimension}"
         raise _bad(one, "DimensionMismatch", message, "Embed the rows with the model of the index.")
@@ -294,6 +293,17 @@ def check_file(engine: Engine, one: FreshFile) -> None:
     if found is not None:
         message = f"{one.key} row {int(np.argmax(found[1]))} has a vector that cannot be searched: {found[0]}"
         raise _bad(one, found[0].value, message, "Remove or repair the row.")
+    try:
+        return replace(one, metadata=one.metadata.cast(engine.metadata_schema))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        message = f"{one.key}: its metadata is not of the index's types: {str(error)[:200]}"
+        raise _bad(one, "MixedTypes", message, "Write each column as the source has it.") from error
+
+
+def check_hides(engine: Engine, one: FreshFile) -> None:
+    """Raises BadSpec/CannotHide for a file of changed rows beside an engine that cannot leave the old ones out."""
+    if not engine.supports_filter:
+        _kept(engine, one.ids)
 
 
 def without_held(engine: Engine, one: FreshFile) -> FreshFile:
@@ -365,16 +375,9 @@ def _kept(engine: Engine, ids: pa.Array) -> RowSet | None:
 
 
 def _batch(schema: pa.Schema, files: Sequence[FreshFile], newest: Rows) -> pa.RecordBatch:
-    """The metadata of these rows as one batch of the index's schema. Raises BadData where a value does not fit."""
+    """The metadata of these rows as one batch of the index's schema."""
     if not files or not len(schema):
         return pa.RecordBatch.from_pylist([], schema=schema)
-    tables = []
-    for one in files:
-        try:
-            tables.append(one.metadata.cast(schema))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            message = f"{one.key}: its metadata is not of the index's types: {str(error)[:200]}"
-            raise _bad(one, "MixedTypes", message, "Write each column as the source has it.") from error
-    taken = pa.concat_tables(tables).combine_chunks().take(pa.array(newest)).combine_chunks()
+    taken = pa.concat_tables([one.metadata for one in files]).combine_chunks().take(pa.array(newest)).combine_chunks()
     batches = taken.to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)

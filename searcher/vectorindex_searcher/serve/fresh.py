@@ -2,25 +2,27 @@
 
 Every pod looks at both, the snapshots and the files. Who sees files that no snapshot names reads them, and publishes
 the next number; who loses that race takes the other's. So there is no pod whose death stops it, and none to agree on.
-What cannot be read leaves the last snapshot in place, and shows in the metrics, in the evidence and in the log.
+A snapshot names all files, good or bad. What a pod leaves out of it follows from its own artifact, so that all pods of
+a revision leave out the same: what is built in, what cannot stand beside the index, and of too many the newest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from .. import contract
-from ..artifact.fresh import Snapshot, earlier, load, newest, publish
+from ..artifact.fresh import Refusal, Snapshot, load, newest, publish
 from ..artifact.layout import Layout
-from ..dataset.fresh import FIELD, TooManyFresh, list_fresh, read_fresh
+from ..dataset.fresh import FIELD, TOO_MANY, TooManyFiles, TooManyFresh, list_fresh, read_fresh
 from ..dataset.listing import load_listing
 from ..dataset.objects import FreshObject
 from ..dataset.tombstones import list_tombstones, read_tombstones
@@ -30,8 +32,9 @@ from ..index.fresh import (
     DeletedIds,
     FreshFile,
     Gathered,
-    check_file,
+    check_hides,
     check_lengths,
+    checked_file,
     gather,
     usual_lengths,
     without_held,
@@ -40,6 +43,8 @@ from ..proof.encoder import check_model
 from ..storage.store import Role, open_store
 from ..text.encoder import Encoder, EncoderUnavailableError
 
+Name = tuple[str, str]
+"""Key and etag of a file."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +56,8 @@ class Seen:
     rows: int = 0
     files: int = 0
     absorbed: int = 0
-    full: bool = False
+    limit: str = ""
+    """The bound that is exceeded, in words; empty: none is."""
     waiting: int = 0
     reason: str = ""
     message: str = ""
@@ -64,17 +70,22 @@ class Seen:
 
     def told(self, *, off: bool, now: float) -> contract.FreshLook:
         """`now`: monotonic."""
+        reason, message = self.reason, self.message
+        if not reason and self.refused:
+            _, reason, message = self.refused[0]
+        elif not reason and self.limit:
+            reason, message = TOO_MANY, self.limit
         return contract.FreshLook(
             number=self.number,
             rows=self.rows,
             files=self.files,
             absorbed=self.absorbed,
-            full=self.full,
+            full=bool(self.limit),
             waiting=self.waiting,
             off=off,
             age_seconds=0.0 if self.good_at is None else max(0.0, now - self.good_at),
-            reason=self.reason[:64],
-            message=_short(self.message),
+            reason=reason[:64],
+            message=_short(message),
             refused=tuple(
                 contract.RefusedFile(object=key[:1024], reason=reason[:64], message=_short(message))
                 for key, reason, message in self.refused
@@ -95,13 +106,25 @@ def fresh_task(text: str) -> contract.FreshTask | None:
         return None
 
 
-class _FilesRefused(BadData):
-    """Files that cannot stand beside the index."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What of a snapshot stands beside the index."""
 
-    def __init__(self, errors: list[tuple[str, TaskError]]) -> None:
-        key, first = errors[0]
-        super().__init__(first.reason, first.failure.message, object=key, field=FIELD)
-        self.files = tuple((key, error.reason, error.failure.message) for key, error in errors)
+    rows: Gathered
+    files: Mapping[Name, FreshFile]
+    refused: tuple[Refusal, ...]
+    waiting: int
+    """Rows that were counted, also of the first file that was too many."""
+    limit: str
+    """As in Seen."""
+
+
+def model_id(encoder: contract.EncoderTask | None, told: contract.FreshTask) -> str:
+    """Names what files are compared with: a verdict of another model, prefix or column is none."""
+    if encoder is None:
+        return ""
+    made_by = encoder.onnx.sha256 if encoder.onnx is not None else encoder.wire()
+    return hashlib.sha256(json.dumps([made_by, told.text_column, encoder.document_prefix]).encode()).hexdigest()[:16]
 
 
 class FreshSource:
@@ -132,15 +155,15 @@ class FreshSource:
         share = max(contract.FEW_FRESH_ROWS, int(contract.FRESH_SHARE * engine.count))
         self._most = min(told.max_rows, share)
         self._encoder = encoder if told.text_column in engine.metadata_columns else None
-        self._text_column = told.text_column
-        self._compared: set[tuple[str, str]] = set()
-        """Files that the encoder has seen, by key and etag."""
-        self._absorbed: frozenset[tuple[str, str]] | None = None
+        self._text_column, self._model = told.text_column, model_id(task.encoder, told)
+        self._compared: set[Name] = set()
+        """Files that are of the encoder's model."""
+        self._absorbed: frozenset[Name] | None = None
         self._built: tuple[float, str] | None = None
         """Store time and key of the newest file that the artifact holds."""
         self._usual: tuple[float, float] | None = None
-        self._read: dict[tuple[str, str], FreshFile | TaskError | None] = {}
-        """By key and etag: what was read of the files that are there, so that each is read once."""
+        self._read: dict[Name, FreshFile | TaskError | None] = {}
+        """What was read of the files that are there, so that each is read once."""
         self._newest: Snapshot | None = None
         """That is published, taken or not."""
         self._given: Gathered | None = None
@@ -153,54 +176,40 @@ class FreshSource:
         self._given = None
         try:
             self._look()
-        except TooManyFresh as error:
-            waiting = sum(len(one.ids) for one in self._read.values() if isinstance(one, FreshFile))
-            self._failed(error.reason, error.failure.message, full=True, waiting=waiting)
-        except _FilesRefused as error:
-            refused = error.files[: contract.FRESH_REFUSED]
-            self._failed(error.reason, error.failure.message, full=False, refused=refused)
         except TaskError as error:
             self._failed(error.reason, error.failure.message)
         except Exception as error:  # whatever it is, the index is served
             self._failed(type(error).__name__, str(error))
         else:
-            quiet = {"full": False, "waiting": self.seen.rows, "reason": "", "message": "", "refused": ()}
-            self.seen = replace(self.seen, **quiet, good_at=began)  # type: ignore[arg-type]
+            good_at = self.seen.good_at if self.seen.limit else began
+            self.seen = replace(self.seen, reason="", message="", good_at=good_at)
             if seen.reason:
                 _log.info("fresh rows are read again")
         return self._given  # also where a newer one could not be made
 
-    def _failed(self, reason: str, message: str, **seen: Any) -> None:
+    def _failed(self, reason: str, message: str) -> None:
         if (reason, message) != (self.seen.reason, self.seen.message):
             _log.error("fresh rows not read, the last snapshot stays", extra={"reason": reason, "problem": message})
-        self.seen = replace(self.seen, reason=reason, message=message, errors=self.seen.errors + 1, **seen)
+        self.seen = replace(self.seen, reason=reason, message=message, errors=self.seen.errors + 1)
 
     def _look(self) -> None:
         if self._absorbed is None:
             self._absorbed = self._held()
             self._usual = usual_lengths(self._engine)
         published = newest(self._artifacts, self._layout)
-        refusal: TaskError | None = None
+        problem: TaskError | None = None
         if published > self.seen.number:
             try:
                 self._take(published)
-            except (_FilesRefused, TooManyFresh, SourceChanged) as error:
-                refusal = error  # what lies there by now may be better
-                if not self.seen.number:
-                    self._begin_before(published)
-        listed = self._listed(max(published, self.seen.number) + 1)
+            except SourceChanged as error:
+                problem = error  # what lies there by now is listed next
+        listed, too_many = self._listed(max(published, self.seen.number) + 1)
         known = listed.same_as(self._newest) and published >= self.seen.number  # else somebody removed it
-        if known or (self._newest is None and not listed.files):
-            if refusal is not None:
-                raise refusal
-            return
-        found = self._gathered(listed)
-        self._compare()
-        if not publish(self._artifacts, self._layout, listed):
-            self._take(listed.number)
-            return
-        _log.info("fresh rows published", extra={"number": listed.number, "files": len(listed.files)})
-        self._taken(listed, found)
+        if not known and (self._newest is not None or listed.files):
+            self._publish(listed)
+            problem = None
+        if problem := problem or too_many:
+            raise problem
 
     def _held(self) -> frozenset[tuple[str, str]]:
         """Files that the artifact holds itself, by its own listing."""
@@ -209,78 +218,111 @@ class FreshSource:
         self._built = max(((item.stored_at, item.key) for item in held), default=None)
         return frozenset((item.key, item.etag) for item in held)
 
-    def _listed(self, number: int) -> Snapshot:
-        """What is there now, as a snapshot."""
-        files = list_fresh(self._store)
+    def _listed(self, number: int) -> tuple[Snapshot, TooManyFiles | None]:
+        """What is there now, as a snapshot. Of files that are too many the last list stays: what was deleted since is
+        to be hidden all the same."""
+        before, too_many = self._newest, None
+        try:
+            files = list_fresh(self._store)
+        except TooManyFiles as error:
+            if before is None:
+                raise
+            files, too_many = before.files, error
         deleted: tuple[FreshObject, ...] = ()
         if files and self._tombstones is not None:
             oldest = min(item.stored_at for item in files)
             deleted = tuple(item for item in list_tombstones(self._tombstones) if item.stored_at >= oldest)
-        return Snapshot(number=number, files=files, deleted=deleted, pod=self._pod)
+        there = {(item.key, item.etag) for item in files}
+        refused = tuple(
+            one
+            for one in (before.by_model if before is not None else ())
+            if (one.key, one.etag) in there and (self._encoder is None or one.model == self._model)
+        )
+        return Snapshot(number=number, files=files, deleted=deleted, refused=refused, pod=self._pod), too_many
 
     def _take(self, number: int) -> None:
         """A published snapshot, if it is still there."""
         snapshot = load(self._artifacts, self._layout, number)
         if snapshot is not None:
             self._newest = snapshot
-            self._taken(snapshot, self._gathered(snapshot))
+            self._taken(snapshot, self._found(snapshot))
 
-    def _begin_before(self, number: int) -> None:
-        """Take the highest snapshot below `number` that can stand beside this artifact, if one is left. After a way
-        back it is the one that older pods of the revision stayed at: theirs holds less than what was published since.
-        """
-        published = self._newest
-        for one in earlier(self._artifacts, self._layout, number):
-            try:
-                self._take(one)
-                break
-            except (_FilesRefused, TooManyFresh, SourceChanged):
-                continue
-        self._newest = published  # that is what is compared with what lies there
+    def _publish(self, listed: Snapshot) -> None:
+        """What is there as the next number, or take what another pod has published as that."""
+        found = self._found(listed)
+        if another := self._of_another_model(found.files):
+            listed = listed.model_copy(update={"refused": (*listed.refused, *another)})
+            found = self._found(listed)
+        listed = listed.model_copy(update={"refused": found.refused})
+        if not publish(self._artifacts, self._layout, listed):
+            self._take(listed.number)
+            return
+        _log.info("fresh rows published", extra={"number": listed.number, "files": len(listed.files)})
+        self._newest = listed
+        self._taken(listed, found)
 
-    def _taken(self, snapshot: Snapshot, rows: Gathered) -> None:
-        files = len(self._own(snapshot))
-        self._newest = snapshot
+    def _taken(self, snapshot: Snapshot, found: _Found) -> None:
+        rows, known = found.rows, {key for key, _, _ in self.seen.refused}
         self.seen = replace(
-            self.seen, number=rows.number, rows=len(rows.ids), files=files, absorbed=len(snapshot.files) - files
+            self.seen,
+            number=rows.number,
+            rows=len(rows.ids),
+            files=len(found.files),
+            absorbed=len(snapshot.files) - len(self._own(snapshot)),
+            limit=found.limit,
+            waiting=found.waiting,
+            refused=tuple((one.key, one.reason, one.message) for one in found.refused[: contract.FRESH_REFUSED]),
         )
-        _log.info("fresh rows taken", extra={"number": rows.number, "rows": len(rows.ids), "files": files})
+        _log.info("fresh rows taken", extra={"number": rows.number, "rows": len(rows.ids), "files": len(found.files)})
+        for key, reason, message in self.seen.refused:
+            if key not in known:
+                _log.error("file refused", extra={"object": key, "reason": reason, "problem": message})
         self._given = rows
 
     def _own(self, snapshot: Snapshot) -> list[FreshObject]:
-        """Its files without those that the artifact holds."""
-        return [item for item in snapshot.files if (item.key, item.etag) not in (self._absorbed or ())]
+        """Its files without those that the artifact holds, the oldest first."""
+        own = [item for item in snapshot.files if (item.key, item.etag) not in (self._absorbed or ())]
+        return sorted(own, key=lambda item: (item.stored_at, item.key))
 
-    def _gathered(self, snapshot: Snapshot) -> Gathered:
-        """The rows of a snapshot. Raises TooManyFresh, _FilesRefused, SourceChanged, StoreUnavailable."""
+    def _found(self, snapshot: Snapshot) -> _Found:
+        """The rows of a snapshot. Raises SourceChanged, StoreUnavailable."""
         own = self._own(snapshot)
-        if len(own) > contract.FRESH_FILES:
-            message = f"{len(own)} fresh files are listed, at most {contract.FRESH_FILES} are read"
-            raise TooManyFresh(own[0].key, message)
         there = {(item.key, item.etag) for item in own}
         self._read = {name: one for name, one in self._read.items() if name in there}
-        files: list[FreshFile] = []
-        refused: list[tuple[str, TaskError]] = []
-        count = held = 0
+        judged = {(one.key, one.etag): one for one in snapshot.by_model}
+        files: dict[Name, FreshFile] = {}
+        refused: list[Refusal] = []
+        limit, count, held = "", 0, 0
         for item in own:
-            found = self._file(item)
-            if isinstance(found, TooManyFresh):
-                raise found
-            if isinstance(found, TaskError):
-                refused.append((item.key, found))
+            name = (item.key, item.etag)
+            found = None if name in judged else self._file(item)
+            if name in judged:
+                refused.append(judged[name])
+            elif isinstance(found, TooManyFresh):
+                limit = found.failure.message  # a build is due for it, and no other file waits
+            elif isinstance(found, TaskError):
+                refused.append(_refusal(name, found))
             elif found is not None:
-                files.append(found)
                 count += len(found.ids)
                 held += found.metadata.nbytes + found.ids.nbytes
-            if held > contract.FRESH_METADATA_BYTES:
-                message = f"ids and metadata of fresh rows take more than {contract.FRESH_METADATA_BYTES} bytes"
-                raise TooManyFresh(item.key, message)
-            if count > self._most:
-                message = f"more than {self._most} fresh rows are listed beside {self._engine.count} of the index"
-                raise TooManyFresh(item.key, message)
-        if refused:
-            raise _FilesRefused(refused)
-        return gather(self._engine, snapshot.number, files, self._deleted(snapshot, files))
+                if exceeded := self._exceeded(len(files) + 1, count, held):
+                    limit = exceeded
+                    del self._read[name]
+                    break
+                files[name] = found
+        kept = list(files.values())
+        rows = gather(self._engine, snapshot.number, kept, self._deleted(snapshot, kept))
+        return _Found(rows, files, tuple(sorted(refused, key=lambda one: one.key)), count, limit)
+
+    def _exceeded(self, files: int, rows: int, held: int) -> str:
+        """The bound that so much exceeds, in words. held: bytes of ids and metadata."""
+        if files > contract.FRESH_FILES:
+            return f"more than {contract.FRESH_FILES} files of fresh rows are listed"
+        if rows > self._most:
+            return f"more than {self._most} fresh rows are listed beside {self._engine.count} of the index"
+        if held > contract.FRESH_METADATA_BYTES:
+            return f"ids and metadata of fresh rows take more than {contract.FRESH_METADATA_BYTES} bytes"
+        return ""
 
     def _file(self, item: FreshObject) -> FreshFile | TaskError | None:
         """A file as it was listed; None without rows; what is wrong with it."""
@@ -297,30 +339,30 @@ class FreshSource:
         if table is None:
             return None
         found = FreshFile(item.key, item.stored_at, table.ids, table.vectors, table.metadata)
-        check_file(self._engine, found)
+        found = checked_file(self._engine, found)
         check_lengths(found, self._usual)
         if self._built is None or (item.stored_at, item.key) > self._built:
+            check_hides(self._engine, found)
             return found
         # The listing left it out, or it came late. Rows of a later file may be built in, and no older one hides them.
         found = without_held(self._engine, found)
         return found if len(found.ids) else None
 
-    def _compare(self) -> None:
-        """With what the index's model makes of their texts, before others search them. Raises _FilesRefused."""
-        refused: list[tuple[str, TaskError]] = []
-        for name, one in self._read.items():
-            if self._encoder is None or name in self._compared or not isinstance(one, FreshFile):
+    def _of_another_model(self, files: Mapping[Name, FreshFile]) -> list[Refusal]:
+        """Those whose vectors are not what the index's model makes of their texts, before others search them."""
+        found: list[Refusal] = []
+        self._compared &= files.keys()
+        for name, one in files.items():
+            if self._encoder is None or name in self._compared:
                 continue
             try:
                 check_model(self._encoder, self._engine.metric, one, self._text_column)
                 self._compared.add(name)
             except BadData as error:
-                refused.append((name[0], error))
+                found.append(_refusal(name, error, self._model))
             except EncoderUnavailableError as error:
                 _log.warning("fresh rows are not compared with the model", extra={"problem": str(error)[:300]})
-        self._compared &= self._read.keys()
-        if refused:
-            raise _FilesRefused(refused)
+        return found
 
     def _deleted(self, snapshot: Snapshot, files: list[FreshFile]) -> list[DeletedIds]:
         """Ids of fresh rows that were deleted since. Read anew for each snapshot: of a long list few are kept."""
@@ -333,3 +375,8 @@ class FreshSource:
                 ids = read_tombstones(self._tombstones, (item,), self._id_column, named.type).ids
                 found.append(DeletedIds(item.stored_at, ids.filter(pc.is_in(ids, value_set=named))))
         return found
+
+
+def _refusal(name: Name, error: TaskError, model: str = "") -> Refusal:
+    key, etag = name
+    return Refusal(key=key, etag=etag, reason=error.reason, message=_short(error.failure.message), model=model)

@@ -18,9 +18,7 @@ SHORTEST_LOOK_SECONDS = 30.0
 """Between two questions, however short `poll` is: what is told may be a write."""
 TAKES_IN = "fresh-"
 """In the key of a resolve Job whose listing is to be built although only fresh rows are new."""
-
-FOUND_BY_SEARCHERS = frozenset({"UnusualLengths", "AnotherModel"})
-"""Reasons of refusals that no listing has: it compares files with the source's columns, not with an index."""
+REFUSAL_MEANS = "it is not answered until it is repaired, as other files are, and the next build leaves it out"
 
 
 def step(state: ReconcileState) -> None:
@@ -39,8 +37,8 @@ def ask_for_build(state: ReconcileState) -> None:
     if fresh is None or fresh.revision != state.serving or _listing_failed(state):
         return
     if fresh.full:
-        # The number stays while the bounds are exceeded, so one listing follows from it.
-        state.resolve_now = state.resolve_now or f"{TAKES_IN}{fresh.number}"
+        # One listing follows, however many files come before its revision serves.
+        state.resolve_now = state.resolve_now or f"{TAKES_IN}{fresh.full_since}"
         return
     times = look_times(state.spec, state.obs.index.uid, state.now)
     if isinstance(times, Times) and fresh.files and state.source is not None and to_unix(state.source.at) < times.last:
@@ -53,31 +51,20 @@ def _note(state: ReconcileState) -> None:
         before = state.fresh = None
     if heard is None or heard.question.revision != state.serving or heard.says is None or heard.says == before:
         return
-    now = heard.says
-    if now.full and before is not None and before.full:
-        # A pod that began anew beside too many rows has no snapshot: pods in turn would ask for a build each time.
-        now = now.model_copy(update={"number": max(before.number, now.number)})
-    state.fresh = now
+    state.fresh = now = heard.says
     known = {one.object for one in before.refused} if before is not None else set()
     for one in now.refused:
         if one.object not in known:
-            message = f"{one.object}: {one.reason}: {one.message}: {refusal_means(now)}"
+            message = f"{one.object}: {one.reason}: {one.message}; {REFUSAL_MEANS}"
             state.event(EventReason.FRESH_FILE_REFUSED, message, revision=state.serving)
     if now.full and not (before is not None and before.full):
         state.event(EventReason.FRESH_ROWS_FULL, full_means(now), revision=state.serving)
 
 
-def refusal_means(fresh: FreshStatus) -> str:
-    """What follows from a file that is refused, and what to do."""
-    stays = f"snapshot {fresh.number} stays" if fresh.number else "no fresh row is answered"
-    taken = any(one.reason in FOUND_BY_SEARCHERS for one in fresh.refused)
-    build = "takes it in: remove it before" if taken else "leaves it out"
-    return f"{stays} until the file is repaired or removed; the next build {build}"
-
-
 def full_means(fresh: FreshStatus) -> str:
     """What follows from too many fresh rows."""
-    return f"more fresh rows than the bounds allow: snapshot {fresh.number} stays, and the next revision is built"
+    answered = f"the {fresh.rows} oldest are answered" if fresh.rows else "none is answered"
+    return f"more fresh rows than the bounds allow: {answered}, and the next revision is built"
 
 
 def _ask(state: ReconcileState) -> None:

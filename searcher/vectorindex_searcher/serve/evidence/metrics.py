@@ -234,11 +234,15 @@ class SearcherMetrics(Collector):
         for name, text, value in (
             (FRESH_NUMBER, "Number of the snapshot of fresh rows.", fresh.number),
             (FRESH_ROWS, "Rows in it.", fresh.rows),
-            (FRESH_REFUSED, "Files that keep a newer one from being made; 5 at most are told.", len(fresh.refused)),
+            (FRESH_REFUSED, "Files whose rows are not answered; 5 at most are told.", len(fresh.refused)),
             (FRESH_FULL, "1 while there are more fresh rows than may be searched: a build is due.", int(fresh.full)),
             (FRESH_OFF, "1 while fresh rows are switched off.", int(fresh.off)),
-            (FRESH_FAILING, "1 when the last look at them failed.", int(bool(fresh.reason))),
-            (FRESH_AGE, "Seconds since the last look that did not fail began.", fresh.age_seconds),
+            (FRESH_FAILING, "1 when the last look at them failed, or something is left out.", int(bool(fresh.reason))),
+            (
+                FRESH_AGE,
+                "Seconds since the last look began that did not fail and found not too many.",
+                fresh.age_seconds,
+            ),
         ):
             family = GaugeMetricFamily(name, text, labels=("revision",))
             family.add_metric((self._revision,), value)
