@@ -18,6 +18,7 @@ import yaml
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import cache as caches
+from vectorindex_operator.reconcile import pods
 from vectorindex_operator.reconcile import relist as relists
 from vectorindex_operator.reconcile.cache import CachedCluster, LiveCluster, NotCachedError, ReadCache, trimmed
 from vectorindex_operator.reconcile.errors import UnreachableError
@@ -267,6 +268,23 @@ def test_what_nobody_reads_is_not_kept() -> None:
     assert small["spec"] == {"volumes": [{"secret": {"secretName": "s3"}}]}
     assert trimmed(small, fields=False) == small
     assert "managedFields" in pod["metadata"], "what was read is left as it is"
+
+
+def test_a_job_that_is_held_back_says_so_in_the_cache_and_live() -> None:
+    """What is read of it has no pod for a reason that is no quota's."""
+    job = made("Job", "products-build-1", 10)
+    job["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    job["metadata"]["labels"] |= {labels.VERB: "build"}
+    job["spec"] = {"suspend": False, "template": {"spec": {"containers": [{"name": "c"}]}}}
+    assert trimmed(job)["spec"] == {}
+    for held, known in ((False, True), (True, False)):
+        job["spec"]["suspend"] = held
+        assert trimmed(trimmed(job)) == trimmed(job)
+        for read in (filled(job), LiveCluster(Server(job), filled())):
+            (found,) = read.children("Job", "shop", SELECTOR)
+            view = pods.job_view(found, [])
+            assert view is not None
+            assert (view.podless_since is not None) is known
 
 
 def test_many_threads_at_once_end_with_the_newest() -> None:

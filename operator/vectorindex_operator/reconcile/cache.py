@@ -360,7 +360,8 @@ class LiveCluster:
 
 
 def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
-    """An object without what nobody here reads: how Jobs and pods are made, except for what is mounted into pods.
+    """An object without what nobody here reads: how Jobs and pods are made, except for what is mounted into pods, and
+    whether somebody holds a Job back.
 
     Live reads are trimmed too, so that code cannot come to need what the cache does not have; except for the managed
     `fields`, which only a write asks for, and a write is always made on live reads.
@@ -374,7 +375,7 @@ def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
         mounted = [volume for volume in volumes if volume.get("secret") or volume.get("configMap")]
         small["spec"] = {"volumes": mounted} if mounted else {}
     elif raw["kind"] == "Job":
-        small["spec"] = {}
+        small["spec"] = {"suspend": True} if raw.get("spec", {}).get("suspend") else {}
     return small
 
 
