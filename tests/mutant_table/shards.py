@@ -10,7 +10,7 @@ _GROUPS = "unit/test_shards_in_the_operator.py::"
 _BESIDE = "unit/test_shards_beside_a_whole.py::"
 _TESTS = "unit/test_searcher_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
-_HOSTILE = "unit/test_searcher_router_hostile.py::"
+_HOSTILE, _BOUNDS = "unit/test_searcher_router_hostile.py::", "unit/test_searcher_router_bounds.py::"
 
 SHARDS = (
     Mutant(
@@ -251,9 +251,9 @@ SHARDS = (
     ),
     Mutant(
         "second requests are timed by what clients choose",
-        f"{_ROUTE}/router.py",
-        "        self.usual = vectors.ndim == 1 and plan.own and not plan.include_metadata\n",
-        "        self.usual = vectors.ndim == 1 and not plan.include_metadata\n",
+        f"{_ROUTE}/sent.py",
+        "vectors.ndim == 1 and plan.own and not plan.include_metadata)\n",
+        "vectors.ndim == 1 and not plan.include_metadata)\n",
         (f"{_HOSTILE}test_what_clients_choose_times_no_second_request",),
         "Slow searches of one would keep second requests from all.",
     ),
@@ -312,5 +312,61 @@ SHARDS = (
         "",
         (f"{_BESIDE}test_routers_have_no_account",),
         "They are what strangers send requests to, and read nothing there.",
+    ),
+    Mutant(
+        "what is made of an answer counts for nothing",
+        f"{_ROUTE}/reading.py",
+        "        if self.room.take(part.nbytes - size):\n",
+        "        if self.room.take(0):\n",
+        (f"{_BOUNDS}test_what_is_made_of_answers_counts_as_room",),
+        "Many answers of short ids or metadata take twice what is bounded.",
+    ),
+    Mutant(
+        "requests that shards have not taken count for nothing",
+        f"{_ROUTE}/router.py",
+        "        if not self.reading.room.take(len(what.body)):\n",
+        "        if self.reading.room.take(len(what.body)) is None:\n",
+        (f"{_BOUNDS}test_what_shards_have_not_taken_of_requests_counts_as_room",),
+        "A thousand of eight megabytes may wait for shards that are slow.",
+    ),
+    Mutant(
+        "metadata is passed on unseen",
+        f"{_ROUTE}/parts.py",
+        "    if not all(type(orjson.loads(texts[place])) is dict for place in range(len(texts))):\n",
+        "    if len(texts) > 1 << 30:\n",
+        (f"{_BOUNDS}test_metadata_that_is_none_is_no_answer",),
+        "What one shard breaks would break the answer of all.",
+    ),
+    Mutant(
+        "a batch beside a long filter is sent whatever it becomes",
+        f"{_ROUTE}/sent.py",
+        "    if vectors.size <= most:\n",
+        "    if vectors.size <= most << 10:\n",
+        (f"{_BOUNDS}test_a_request_is_never_more_than_a_shard_takes",),
+        "Every shard would refuse it, and the client would not know why.",
+    ),
+    Mutant(
+        "what a shard refuses is the client's fault",
+        f"{_ROUTE}/ask.py",
+        "    if isinstance(problem, _UnusableError) or problem.kind == _TOO_MUCH:\n",
+        "    if isinstance(problem, _UnusableError) or problem.kind:\n",
+        (f"{_BOUNDS}test_a_refusal_of_what_the_router_has_checked_is_a_fault_of_the_index",),
+        "No guardrail would trip while a token that does not fit refuses every query.",
+    ),
+    Mutant(
+        "whoever may ask takes pods out by what they refuse",
+        f"{_ROUTE}/ask.py",
+        "        if error.refused:\n",
+        "        if error.refused and pod.wrong:\n",
+        (f"{_BOUNDS}test_a_refusal_of_what_the_router_has_checked_is_a_fault_of_the_index",),
+        "One query that shards refuse would leave no pod of any shard.",
+    ),
+    Mutant(
+        "shards whose columns are of two types are one index",
+        f"{_ROUTE}/facts.py",
+        "            if other != kind:\n",
+        "            if other != kind and number < 0:\n",
+        (f"{_BOUNDS}test_columns_of_two_types_are_no_index_and_said",),
+        "One filter would mean two things.",
     ),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from serving_pod import COUNT, DIMENSION, make_engine, running
@@ -107,11 +108,29 @@ def test_a_binary_answer_says_what_the_json_answer_says(tmp_path: Path, strings:
     assert (evidence.queries, evidence.top_count) == (15, 15)
 
 
+@pytest.mark.parametrize("strings", [False, True])
+def test_a_binary_answer_holds_metadata_and_says_how_its_filter_was_searched(tmp_path: Path, strings: bool) -> None:
+    engine, vectors = make_engine(tmp_path / "a", [f"dökument-{n}" if strings else n for n in range(COUNT)])
+    with running(engine) as pod:
+        body = {"vectors": vectors[:3].tolist(), "k": 7, "include": ["metadata"], "filter": {"title": {"ne": "none"}}}
+        as_json = pod.search(body)[2]
+        status, headers, found = pod.search(body, headers={"Accept": BINARY["Accept"]})
+        assert status == 200
+        how = as_json["filter"]
+        assert headers["x-vectorindex-filtered"] == f"rows={how['rows']}; search={how['search']}"
+        hits = sum(len(one["ids"]) for one in as_json["results"])
+        assert found[12] == (1 if strings else 0) + 2
+        told = [orjson.dumps(row) for one in as_json["results"] for row in one["metadata"]]
+        assert found.endswith(np.array([len(row) for row in told], "<u4").tobytes() + b"".join(told))
+        plain = pod.search({**body, "include": []}, headers={"Accept": BINARY["Accept"]})[2]
+        assert len(found) == len(plain) + 4 * hits + sum(map(len, told))
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_long_answer_is_never_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binary: bool) -> None:
     """Put together, ten megabytes hold the interpreter's lock, and sent at once the event loop."""
     engine, vectors = make_engine(tmp_path / "a", [f"document-{n}" for n in range(COUNT)])
-    body = {"vectors": vectors[:30].tolist(), "k": 7, **({} if binary else {"include": ["metadata"]})}
+    body = {"vectors": vectors[:30].tolist(), "k": 7, "include": ["metadata"]}
     headers = {"Accept": BINARY["Accept"]} if binary else {}
     sent: list[int] = []
     real = Connection._encode_long
@@ -136,9 +155,9 @@ def test_a_long_answer_is_never_in_one_piece(tmp_path: Path, monkeypatch: pytest
 def test_what_a_binary_answer_cannot_hold_is_refused_and_problems_stay_json(tmp_path: Path) -> None:
     engine, vectors = make_engine(tmp_path / "a", list(range(COUNT)))
     with running(engine) as pod:
-        body = {"vector": vectors[0].tolist(), "include": ["metadata"]}
+        body = {"vector": vectors[0].tolist(), "track": True}
         status, headers, problem = pod.search(body, headers={"Accept": BINARY["Accept"]})
-        assert (status, problem["field"], headers["content-type"]) == (400, "include", "application/problem+json")
+        assert (status, problem["field"], headers["content-type"]) == (400, "track", "application/problem+json")
         assert "application/json" in problem["remedy"]
         for _ in range(2):  # the second time the form of the request is known
             assert pod.request("POST", "/v1/search?k=3", vectors[0].tobytes(), headers=BINARY)[0] == 200

@@ -12,6 +12,9 @@ ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
 IGNORED_PARAMS_HEADER = "X-VectorIndex-Ignored-Params"
 """Of an answer to a query that named search parameters which this index has not: their names."""
+FILTERED_HEADER = "X-VectorIndex-Filtered"
+"""Of a binary answer to a query with a filter: how many rows it left, and how they were searched (rows=12;
+search=Exact)."""
 FRESH_HEADER = "X-VectorIndex-Fresh"
 """Of an answer that holds fresh rows beside the artifact's: the number of their snapshot."""
 RERANKED_HEADER = "X-VectorIndex-Reranked"

@@ -109,7 +109,12 @@ def _search(facts: Mapping[str, Any], fields: Mapping[str, Field]) -> Json:
     answers["200"]["content"]["application/octet-stream"] = {"schema": _bytes(_BINARY_ANSWER)}
     ignored: Json = {"schema": {"type": "string"}, "description": _IGNORED}
     reranked: Json = {"schema": {"type": "string", "enum": ["true", "false"]}, "description": _RERANKED}
-    answers["200"]["headers"] |= {contract.IGNORED_PARAMS_HEADER: ignored, contract.RERANKED_HEADER: reranked}
+    filtered: Json = {"schema": {"type": "string"}, "description": _FILTERED}
+    answers["200"]["headers"] |= {
+        contract.IGNORED_PARAMS_HEADER: ignored,
+        contract.RERANKED_HEADER: reranked,
+        contract.FILTERED_HEADER: filtered,
+    }
     size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
     vectors = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
     return {
@@ -169,10 +174,12 @@ _RERANKED = (
     "Of a search in words where the index has a cross-encoder: whether its order was there in time. With false, and "
     "without the header, hits are in the order of their scores."
 )
+_FILTERED = "Of a binary answer to a search with a filter: what JSON has as filter (rows=12; search=Exact)."
 _BINARY_ANSWER = (
-    "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "
-    "m ids as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 "
-    "scores; the ids of kind 1 as UTF-8."
+    "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind; m ids "
+    "as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 scores; the "
+    "ids of kind 1 as UTF-8. With metadata the kind is 2 more, and at the end stand m x uint32 lengths of it and a "
+    "JSON object for each hit."
 )
 _DEADLINE: Json = {
     "name": "X-Request-Timeout-Ms",

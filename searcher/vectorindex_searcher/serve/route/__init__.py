@@ -3,7 +3,9 @@
 link      a connection to a pod: a request at a time, an answer that is bounded
 pods      the pods of one shard: who they are, whether they answer, which one is asked
 ask       one request to one shard: another try, a second request, no more than that
+sent      what all shards are sent for one request
 parts     what a shard answered, checked
+reading   when it is read, and what that may take
 merge     the best of all parts, written as a searcher writes
 facts     what the shards say of themselves, and whether they are one index
 router    a request to all shards

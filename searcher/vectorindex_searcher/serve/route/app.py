@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import orjson
 
@@ -16,13 +17,13 @@ from ..http.dispatch import Answer, Routes, dispatch
 from ..http.messages import Deferred, Problem, Request, Response, json_response
 from ..search.plan import Planner
 from ..search.pool import Group
-from ..search.reader import ReadTexts, RequestReader, wants_binary
+from ..search.reader import Read, ReadTexts, RequestReader, wants_binary
 from ..search.vectors import VectorReader
 from .facts import Whole
 from .router import Router
 
 READ_HERE_BYTES = 16 << 10
-"""Of a request with a filter that is read on the event loop."""
+"""Of a request with a filter that is read, and written for shards, on the event loop."""
 NOWHERE = Group(run=lambda asked: [])
 """Searches are grouped by who searches."""
 
@@ -68,8 +69,12 @@ class RouterApp:
         seconds = None if text is None else seconds_of(text)
         if isinstance(read, ReadTexts):
             raise Problem(422, "NoEncoder", "a router takes vectors and no text", field="text")
-        if not isinstance(read, tuple):
-            if len(body) + len(query) > READ_HERE_BYTES:
-                return self._router.ask_unread(read, outcome, request.completed, seconds)
-            read = read()
-        return self._router.ask(*read, outcome, request.completed, seconds)
+        if len(body) + len(query) > READ_HERE_BYTES and not (isinstance(read, tuple) and "filter" not in read[0].asked):
+            later = read if callable(read) else partial(_known, read)
+            return self._router.ask_unread(later, outcome, request.completed, seconds)
+        plan, vectors = read() if callable(read) else read
+        return self._router.ask(plan, vectors, outcome, request.completed, seconds)
+
+
+def _known(read: Read) -> Read:
+    return read

@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
 
 import orjson
 
-from ..http.limits import LOOP_BYTES
 from ..http.messages import Problem
 from .link import BrokenError, NoRoomError, Reply, Room
-from .parts import MalformedError, Part, Question, part_of
+from .parts import Part
 from .pods import Pod, Shard
 
 MOST_TRIES = 2
-_CLIENT_FAULTS = frozenset({400, 413, 414, 415, 422})
-"""Of a shard: every shard would say so, and the client shall know it."""
+_TOO_MUCH, _WRONG_FIELD = "TooMuchWork", "InvalidField"
 _PROBLEM_BYTES = 64 << 10
 _PREFIX = "urn:vectorindex:problem:"
 _KIND, _SHOWN = re.compile(r"[A-Za-z]{1,64}"), 500
@@ -44,7 +43,6 @@ class Asking(Protocol):
     """The request that all shards are asked for."""
 
     line: bytes
-    question: Question
     room: Room
     revision: str
     usual: bool
@@ -52,7 +50,9 @@ class Asking(Protocol):
 
     def rest(self) -> tuple[bytes, bytes] | None: ...
 
-    def answered(self, shard: Shard, reply: Reply, part: Part | None) -> None: ...
+    def read(self, reply: Reply, then: Callable[[Part | Exception], None]) -> None: ...
+
+    def answered(self, shard: Shard, part: Part) -> None: ...
 
     def missing(self, shard: Shard, reason: Reason) -> None: ...
 
@@ -115,30 +115,46 @@ class Ask:
         pod.ask(self, asking.line, asking.rest, self._most, lambda outcome: self._replied(pod, since, outcome))
 
     def _replied(self, pod: Pod, since: float, outcome: Reply | Exception) -> None:
-        self._under_way -= 1
         if isinstance(outcome, Reply) and outcome.head.status == 200 and self._asking.usual:
             self.shard.took(pod, time.monotonic() - since)
         if self._done:
+            self._under_way -= 1
             self._give_back(outcome)
             return
         try:
-            found = self._found(outcome)
-        except Problem as problem:
+            reply = self._checked(outcome)
+        except (Problem, _UnusableError) as error:
+            self._under_way -= 1
             self._give_back(outcome)
-            self._end()
-            self.shard.results["Refused"] += 1
-            self._asking.refused(problem)
-        except _UnusableError as error:
-            self._give_back(outcome)
-            self._failed(pod, error)
+            self._told(pod, error)
         else:
+            self._asking.read(reply, lambda read: self._read(pod, read))
+
+    def _read(self, pod: Pod, read: Part | Exception) -> None:
+        self._under_way -= 1
+        if self._done:
+            if isinstance(read, Part):
+                self._asking.room.give(read.nbytes)
+        elif isinstance(read, Part):
             self._end()
             self.shard.results["Answered"] += 1
-            assert isinstance(outcome, Reply)
-            self._asking.answered(self.shard, outcome, found)
+            self._asking.answered(self.shard, read)
+        else:
+            reason = Reason.OVERLOAD if isinstance(read, NoRoomError) else Reason.FAILED
+            self._told(pod, _UnusableError(reason, str(read)))
+
+    def _told(self, pod: Pod, error: Problem | _UnusableError) -> None:
+        if isinstance(error, _UnusableError):
+            self._failed(pod, error)
+            return
+        self._end()
+        self.shard.results["Refused"] += 1
+        self._asking.refused(error)
 
     def _failed(self, pod: Pod, error: _UnusableError) -> None:
-        if error.reason is Reason.FAILED:
+        if error.refused:
+            self.shard.disagrees(pod, str(error))
+        elif error.reason is Reason.FAILED:
             pod.fail(error)
         other = self.shard.pick(self._tried)
         if other is None and error.broken and len(self.shard.pods) == 1:
@@ -162,9 +178,8 @@ class Ask:
         if isinstance(outcome, Reply):
             self._asking.room.give(len(outcome.body))
 
-    def _found(self, outcome: Reply | Exception) -> Part | None:
-        """The answer; None: it is read later, since that takes long. Raises Problem where the client is at fault, and
-        _UnusableError."""
+    def _checked(self, outcome: Reply | Exception) -> Reply:
+        """An answer to a search. Raises Problem where the client is at fault, and _UnusableError."""
         if isinstance(outcome, NoRoomError):
             raise _UnusableError(Reason.OVERLOAD, str(outcome))
         if isinstance(outcome, Exception):
@@ -172,29 +187,37 @@ class Ask:
         head = outcome.head
         if head.revision != self._asking.revision:
             raise _UnusableError(Reason.FAILED, f"revision {head.revision[:100]!r} answered")
-        if head.status in _CLIENT_FAULTS:
-            raise _problem(outcome)
+        if 400 <= head.status < 500:
+            raise _refusal(outcome)
         if head.status != 200:
             reasons = {503: Reason.OVERLOAD, 504: Reason.DEADLINE}
             raise _UnusableError(reasons.get(head.status, Reason.FAILED), f"it answered {head.status}")
-        if len(outcome.body) > LOOP_BYTES:
-            return None
-        try:
-            return part_of(outcome, self._asking.question)
-        except MalformedError as error:
-            raise _UnusableError(Reason.FAILED, str(error)) from None
+        return outcome
 
 
 class _UnusableError(Exception):
-    """`broken`: it was the connection that failed."""
+    """`broken`: it was the connection that failed; `refused`: it answers well, but not what the router asks."""
 
-    def __init__(self, reason: Reason, text: str, *, broken: bool = False) -> None:
+    def __init__(self, reason: Reason, text: str, *, broken: bool = False, refused: bool = False) -> None:
         super().__init__(text)
-        self.reason, self.broken = reason, broken
+        self.reason, self.broken, self.refused = reason, broken, refused
 
 
-def _problem(reply: Reply) -> Problem:
-    """What a shard refuses. Raises _UnusableError for what is no problem of a searcher."""
+def _refusal(reply: Reply) -> Problem | _UnusableError:
+    """What a shard refuses. The router has checked the request, so a refusal is a fault of the index, but for what only
+    a shard knows: how much work its own operating point makes of a request, how long its answer becomes, and which
+    parameters queries may name."""
+    problem = _problem(reply)
+    if isinstance(problem, _UnusableError) or problem.kind == _TOO_MUCH:
+        return problem
+    if problem.kind == _WRONG_FIELD and (problem.field or "").startswith("params"):
+        return problem
+    text = f"it refused what the router had checked: {problem.status} {problem.kind} {(problem.field or '')[:100]}"
+    return _UnusableError(Reason.FAILED, text, refused=True)
+
+
+def _problem(reply: Reply) -> Problem | _UnusableError:
+    """As a searcher tells it."""
     try:
         if len(reply.body) > _PROBLEM_BYTES:
             raise ValueError
@@ -206,4 +229,4 @@ def _problem(reply: Reply) -> Problem:
         detail, field, remedy = str(told["detail"])[:_SHOWN], field and field[:_SHOWN], remedy and remedy[:_SHOWN]
         return Problem.relayed(reply.head.status, kind, detail, field, told.get("value"), remedy)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _UnusableError(Reason.FAILED, f"it answered {reply.head.status} without a problem") from None
+        return _UnusableError(Reason.FAILED, f"it answered {reply.head.status} without a problem")

@@ -8,7 +8,7 @@ without anybody seeing it: another revision, another plan, another part, another
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -19,6 +19,7 @@ from ...index.filters import columns_of_names
 from ..documents import Index
 from ..search.plan import QuerySchema
 from .link import Reply
+from .pods import MOST_SAID
 
 _SAME = (
     "revision", "namespace", "name", "digest", "fingerprint", "dimension", "metric", "embedding", "id_type",
@@ -27,7 +28,8 @@ _SAME = (
 """Of all shards."""
 MOST_FOUND = 64
 """Indexes that pods may say they are of, before one is whole."""
-MOST_SAID = 100
+MOST_REASONS = 5
+"""That are told at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class Facts:
         """The document of each that was believed last: most connections say the same again."""
         self.refused: set[str] = set()
         """Why pods are not asked."""
+        self._last: dict[int, str] = {}
+        """What was wrong with the pod of each shard that was looked at last."""
 
     def check(self, number: int, reply: Reply) -> None:
         """A pod at an address of shard `number` says this. Raises ValueError; where that is no matter of time the log
@@ -57,13 +61,14 @@ class Facts:
         except ValueError as error:
             self._say(number, str(error))
             raise
+        self._last.pop(number, None)
         key = _key(index)
         if self._of is None:
             self._add(number, index, key)
         if self._of is None:
             raise ValueError("not all shards of its index have said what they are")
-        if key != self._of:
-            difference = self._difference(index)
+        difference = self._difference(index, self._found[self._of]) if key != self._of else self._lacks(index)
+        if difference:
             self._say(number, difference)
             raise ValueError(difference)
         self._seen[number] = reply.body
@@ -73,10 +78,25 @@ class Facts:
             del self._found[next(iter(self._found))]
         parts = self._found.setdefault(key, {})
         parts[number] = index
-        if len(parts) == len(self._task.shards):
-            self._of = key
+        if len(parts) < len(self._task.shards):
+            return
+        if fault := columns_of_two_types(parts):
+            self._say(number, fault)
+            return
+        self._of = key
+        if left_out := _only_in_some(parts):
+            _log.warning("columns cannot be filtered, as some shards lack them", extra={"columns": left_out})
+
+    def _lacks(self, index: Index) -> str:
+        """What filters may name already, and this pod does not have; empty: nothing."""
+        there = index.filter_columns
+        for name, kind in columns_of_all(self._whole_parts().values()).items():
+            if there.get(name) != kind:
+                return f"its column {name!r:.100} is {there.get(name, 'none that filters know')}, and {kind} elsewhere"
+        return ""
 
     def _say(self, number: int, fault: str) -> None:
+        self._last[number] = fault
         if fault not in self.refused and len(self.refused) < MOST_SAID:
             self.refused.add(fault)
             _log.error("a pod is not asked", extra={"shard": number, "problem": fault})
@@ -95,9 +115,8 @@ class Facts:
             return f"it is {is_part}, and not shard {number} of {shards}"
         return None
 
-    def _difference(self, index: Index) -> str:
-        assert self._of is not None
-        other = next(iter(self._found[self._of].values()))
+    def _difference(self, index: Index, others: Mapping[int, Index]) -> str:
+        other = next(iter(others.values()))
         for name in _SAME:
             mine, theirs = getattr(index, name), getattr(other, name)
             if mine != theirs:
@@ -109,14 +128,61 @@ class Facts:
         """Shards of which no pod has said what the others say."""
         if self._of is not None:
             return ()
-        most: dict[int, Index] = max(self._found.values(), key=len, default={})
+        most = self._most()
         return tuple(number for number in range(len(self._task.shards)) if number not in most)
+
+    @property
+    def waiting(self) -> str:
+        """What is waited for, and why, as far as that is known; empty: nothing."""
+        if self._of is not None:
+            return ""
+        if not self.missing:
+            return columns_of_two_types(self._most())
+        reasons = [f"shard {number}: {why}" for number in self.missing if (why := self._why(number))]
+        shards = f"waiting for shards {', '.join(map(str, self.missing))} of {len(self._task.shards)}"
+        return "; ".join([shards, *reasons[:MOST_REASONS]])
+
+    def _why(self, number: int) -> str:
+        """Why a shard is missing, where a pod has said something."""
+        for parts in self._found.values():
+            if number in parts:
+                return self._difference(parts[number], self._most())
+        return self._last.get(number, "")
+
+    def _most(self) -> Mapping[int, Index]:
+        """The index of which most shards are there."""
+        return max(self._found.values(), key=len, default={})
+
+    def _whole_parts(self) -> Mapping[int, Index]:
+        assert self._of is not None
+        return self._found[self._of]
 
     def whole(self) -> Whole:
         """What is served, once nothing is missing."""
-        assert self._of is not None
-        parts = self._found[self._of]
+        parts = self._whole_parts()
         return Whole(tuple(parts[number] for number in sorted(parts)), self._task)
+
+
+def columns_of_all(parts: Iterable[Index]) -> dict[str, str]:
+    """Columns that filters may name in each of them -> type."""
+    first, *others = parts
+    return {name: kind for name, kind in first.filter_columns.items() if all(name in p.filter_columns for p in others)}
+
+
+def columns_of_two_types(parts: Mapping[int, Index]) -> str:
+    """Which column is of two types, and where; empty: none."""
+    seen: dict[str, tuple[str, int]] = {}
+    for number, part in sorted(parts.items()):
+        for name, kind in part.filter_columns.items():
+            other, where = seen.setdefault(name, (kind, number))
+            if other != kind:
+                return f"column {name!r:.100} is {other} in shard {where} and {kind} in shard {number}: build again"
+    return ""
+
+
+def _only_in_some(parts: Mapping[int, Index]) -> list[str]:
+    every = columns_of_all(parts.values())
+    return sorted({name[:100] for part in parts.values() for name in part.filter_columns} - {*every})[:MOST_REASONS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +223,7 @@ class Whole:
             embedding_model=first.embedding.model,
             embedding_version=first.embedding.version,
             min_score=self.min_score,
-            columns=columns_of_names(first.filter_columns),
+            columns=columns_of_names(columns_of_all(self.parts)),
         )
 
     def document(self) -> dict[str, object]:
@@ -170,6 +236,7 @@ class Whole:
             **told,
             "count": sum(part.count for part in self.parts),
             "indexBytes": sum(sizes),
+            "filterColumns": columns_of_all(self.parts),
             "operatingPoints": {},
             "segmentPoints": {},
             "params": {name: {"min": low, "max": high} for name, (low, high) in self.params.items()},

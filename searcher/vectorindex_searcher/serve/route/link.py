@@ -8,6 +8,7 @@ shards these would be most of what it costs.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from ..shadow.link import fields_of
 HEAD_BYTES = 16 << 10
 COPIED_BYTES = 16 << 10
 ROOM_BYTES = 256 << 20
-"""What all answers that are on their way may take, all shards together."""
+"""What all answers that are on their way may take, all shards together, and what shards have not taken of requests."""
 _BLANK_LINE = b"\r\n\r\n"
-_REVISION = contract.REVISION_HEADER.lower()
+_REVISION, _FILTERED = contract.REVISION_HEADER.lower(), contract.FILTERED_HEADER.lower()
 
 
 class BrokenError(Exception):
@@ -41,6 +42,8 @@ class Head:
     last: bool
     content_type: str
     revision: str
+    filtered: str = ""
+    """How its filter was searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,25 @@ Then = Callable[[Reply | Exception], None]
 
 
 class Room:
-    """Bytes of answers that are held at the moment."""
+    """Bytes that answers take at the moment, and bodies of requests. Thread-safe."""
 
     def __init__(self, limit: int = ROOM_BYTES) -> None:
         self._limit = limit
+        self._lock = threading.Lock()
         self.taken = 0
 
     def take(self, size: int) -> bool:
         """Whether there is room; if so it is taken."""
-        if self.taken + size > self._limit:
-            return False
-        self.taken += size
-        return True
+        with self._lock:
+            if self.taken + size > self._limit:
+                return False
+            self.taken += size
+            return True
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
-        self.taken -= size
+        with self._lock:
+            self.taken -= size
 
 
 class Link(asyncio.Protocol):
@@ -182,4 +188,4 @@ def head_of(text: bytes) -> Head:
     """Of the bytes before the blank line: most answers of a second have the same. Raises ValueError for anything that
     no searcher answers."""
     status, length, last, told = fields_of(text)
-    return Head(status, length, last, told.get("content-type", ""), told.get(_REVISION, ""))
+    return Head(status, length, last, told.get("content-type", ""), told.get(_REVISION, ""), told.get(_FILTERED, ""))

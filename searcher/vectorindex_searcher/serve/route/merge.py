@@ -7,22 +7,23 @@ order stays. The same parts always give the same answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 
 from ... import contract
 from ...index.rows import RawIds
 from ..evidence.feedback import QueryIds
 from ..evidence.recorder import Outcome
 from ..http.messages import Response
-from ..search.answers import binary_answer, json_of, long_json_answer
-from ..search.asked import warnings_of
+from ..search.answers import Joined, binary_answer, json_of, long_json_answer
+from ..search.asked import warnings_of, with_filter
 from ..search.plan import SearchPlan
 from ..search.work import Work
-from .parts import Ids, Part, Scores
+from .parts import Part, Scores, Texts
 
 _MISSING = contract.SHARDS_MISSING_HEADER.encode()
 _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
@@ -30,33 +31,47 @@ _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The hits of one query, best first."""
+    """The hits of query `number`, best first. `order`: which of the hits of all parts they are, counted from the first
+    part's on. Ids and metadata are taken out of the parts when they are written: of all lines they may be large."""
 
     scores: Scores
-    ids: Ids
-    metadata: list[dict[str, Any]] | None
+    order: npt.NDArray[np.int64]
+    parts: Sequence[Part]
+    number: int
 
     def first(self, count: int) -> Line:
         """Its first hits."""
-        return Line(self.scores[:count], self.ids[:count], None if self.metadata is None else self.metadata[:count])
+        return replace(self, scores=self.scores[:count], order=self.order[:count])
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """Ids that are numbers."""
+        each = [part.ids[start:end] for part, start, end in self._spans() if not isinstance(part.ids, Texts)]
+        return np.concatenate(each)[self.order]
+
+    def texts(self) -> list[bytes]:
+        """Ids that are texts."""
+        return [part.ids[at] for part, at in self._places() if isinstance(part.ids, Texts)]
+
+    def metadata(self) -> Iterator[bytes]:
+        """Where it was asked for: JSON."""
+        return (part.metadata[at] for part, at in self._places() if part.metadata is not None)
+
+    def _spans(self) -> list[tuple[Part, int, int]]:
+        return [(part, part.ends[self.number], part.ends[self.number + 1]) for part in self.parts]
+
+    def _places(self) -> Iterator[tuple[Part, int]]:
+        """Of each hit its part, and its place in there."""
+        spans = self._spans()
+        owners = np.repeat(np.arange(len(spans)), [end - start for _, start, end in spans])[self.order]
+        within = np.concatenate([np.arange(start, end) for _, start, end in spans])[self.order]
+        return ((self.parts[owner], at) for owner, at in zip(owners.tolist(), within.tolist(), strict=True))
 
 
 def merged(parts: Sequence[Part], number: int, k: int) -> Line:
     """The k best of query `number`."""
-    spans = [(part, part.ends[number], part.ends[number + 1]) for part in parts]
-    scores = np.concatenate([part.scores[start:end] for part, start, end in spans])
+    scores = np.concatenate([part.scores[part.ends[number] : part.ends[number + 1]] for part in parts])
     order = np.argsort(-scores, kind="stable")[:k]
-    ids: Ids
-    if isinstance(parts[0].ids, list):
-        texts = [text for part, start, end in spans for text in part.ids[start:end]]
-        ids = [texts[place] for place in order.tolist()]
-    else:
-        ids = np.concatenate([part.ids[start:end] for part, start, end in spans])[order]
-    metadata = None
-    if parts[0].metadata is not None:
-        told = [one for part, start, end in spans for one in (part.metadata or ())[start:end]]
-        metadata = [told[place] for place in order.tolist()]
-    return Line(scores[order], ids, metadata)
+    return Line(scores[order], order, parts, number)
 
 
 def answer(
@@ -73,6 +88,7 @@ def answer(
 ) -> Response:
     """What the client gets, and what of it is evidence. `parts`: of the shards that answered, at least one; `missing`:
     numbers of the others; `fault`: whether one is at fault. Raises Problem 400 where it becomes too long, 503."""
+    text = isinstance(parts[0].ids, Texts)
     lines = [merged(parts, number, plan.k) for number in range(outcome.queries)]
     outcome.top_scores = [float(line.scores[0]) for line in lines if len(line.scores)]
     bound = plan.min_score
@@ -81,15 +97,15 @@ def answer(
     outcome.hits = [len(line.scores) for line in lines]
     outcome.filtered, outcome.ignored = plan.filtered, plan.ignored
     outcome.incomplete, outcome.excused = fault, bool(missing) and not fault
+    how: dict[str, object] = {}
+    if plan.filtered:
+        how["filter"] = {"rows": sum(part.rows for part in parts), "search": parts[0].search}
     if plan.binary:
-        response = _binary(lines, work)
+        response = with_filter(_binary(lines, work, text=text, metadata=plan.include_metadata), how)
     else:
-        how: dict[str, object] = {}
-        if plan.filtered:
-            how["filter"] = {"rows": sum(part.rows for part in parts), "search": parts[0].search}
         if missing:
             how |= {"partial": True, "shardsMissing": list(missing)}
-        response = _json(lines, plan, outcome, work, revision, began, query_ids, how)
+        response = _json(lines, plan, outcome, work, revision, began, query_ids, how, text=text)
     if missing:
         response.headers = (*response.headers, (_MISSING, ",".join(map(str, missing)).encode()))
     if plan.ignored:
@@ -97,19 +113,19 @@ def answer(
     return response
 
 
-def _binary(lines: Sequence[Line], work: Work) -> Response:
-    pieces = []
+def _binary(lines: Sequence[Line], work: Work, *, text: bool, metadata: bool) -> Response:
+    pieces, told = [], []
     for line in lines:
-        ids = _raw(line.ids)
+        ids = _raw_texts(line.texts()) if text else RawIds(line.numbers(), b"", None)
         work.answer(ids.numbers.nbytes + len(ids.text))
         pieces.append((ids, line.scores))
-    return binary_answer(pieces)
+        if metadata:
+            told.append(Joined(line.metadata()))
+            work.answer(len(told[-1].data) + told[-1].lengths.nbytes)
+    return binary_answer(pieces, told if metadata else None)
 
 
-def _raw(ids: Ids) -> RawIds:
-    if not isinstance(ids, list):
-        return RawIds(ids, b"", None)
-    texts = [text.encode() for text in ids]
+def _raw_texts(texts: Sequence[bytes]) -> RawIds:
     return RawIds(np.array([len(text) for text in texts], np.uint32), b"".join(texts), [])
 
 
@@ -122,6 +138,8 @@ def _json(
     began: float,
     query_ids: QueryIds,
     how: Mapping[str, object],
+    *,
+    text: bool,
 ) -> Response:
     names = None
     if plan.track:
@@ -129,14 +147,15 @@ def _json(
         outcome.tracked = (bucket, plan.k)
     results = []
     for number, line in enumerate(lines):
-        result: dict[str, object] = {"ids": line.ids, "scores": line.scores}
+        ids = [one.decode() for one in line.texts()] if text else line.numbers()
+        result: dict[str, object] = {"ids": ids, "scores": line.scores}
         if names is not None:
             result["queryId"] = names[number]
-        if line.metadata is not None:
-            result["metadata"] = line.metadata
-        text = json_of(result)
-        work.answer(len(text))
-        results.append(b"," + text if number else text)
+        if plan.include_metadata:
+            result["metadata"] = [orjson.Fragment(one) for one in line.metadata()]
+        told = json_of(result)
+        work.answer(len(told))
+        results.append(b"," + told if number else told)
     before = {"revision": revision, "k": plan.k}
     after: dict[str, object] = {
         "zeroResults": outcome.hits.count(0),

@@ -38,6 +38,8 @@ first alone one in twenty would be late where nothing is wrong (bench/results/sh
 HEDGE_SHARE, HEDGE_BURST = 0.05, 10.0
 """Second requests for each first one, and how many may be saved up."""
 LEAST_HEDGE_SECONDS = 0.001
+MOST_SAID = 100
+"""Faults of a kind that the log has, each once."""
 _log = logging.getLogger(__name__)
 
 Check = Callable[[Reply], None]
@@ -253,6 +255,14 @@ class Shard:
         self.hedge_after: float | None = None
         """Seconds without an answer after which a second pod is asked; None: not known yet."""
         self._hedges = 1.0
+        self._disagreed: set[str] = set()
+
+    def disagrees(self, pod: Pod, problem: str) -> None:
+        """It refuses what the router has checked: said once of each refusal. It stays among those that are asked, since
+        whoever may ask could else take all of them out."""
+        if problem not in self._disagreed and len(self._disagreed) < MOST_SAID:
+            self._disagreed.add(problem)
+            _log.error("a shard refuses a query", extra={"shard": self.number, "pod": pod.name, "problem": problem})
 
     @property
     def alive(self) -> int:

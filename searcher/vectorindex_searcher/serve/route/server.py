@@ -40,6 +40,7 @@ from .app import NOWHERE, RouterApp
 from .facts import Facts
 from .link import Room
 from .pods import LOOK_SECONDS, Shard
+from .reading import Reading
 from .router import SHARD_SECONDS, Router
 from .token import ShardToken
 
@@ -88,6 +89,7 @@ class Server:
         self.router: Router | None = None
         """Once every shard has said what it is."""
         self._executor = ThreadPoolExecutor(_THREADS, "route")
+        self._reading = Reading(self.room, self._executor)
         self._users: Listener | None = None
         self.admin: int | None = None
         """The ports, once they are open."""
@@ -144,16 +146,14 @@ class Server:
     async def _start(self, admin: Listener, probes: AdminApp) -> None:
         """Wait for every shard, prove that all answer a search, then open the user port and say ready: for good. A
         shard that is missing later is an answer, which guardrails count; a Service without pods would say nothing."""
-        while missing := self.facts.missing:
-            self._progress = f"waiting for shards {', '.join(map(str, missing))} of {len(self.shards)}"
+        while waiting := self.facts.waiting:
+            self._progress = waiting
             await asyncio.sleep(FIRST_LOOK_SECONDS)
         whole = self.facts.whole()
         revision = probes.revision = whole.revision
         feedback = Feedback(revision, self._ring)
         text = whole.parts[0].id_type == "string"
-        router = Router(
-            self.shards, revision, feedback, self.room, self._executor, text=text, partial=self._task.partial
-        )
+        router = Router(self.shards, revision, feedback, self._reading, text=text, partial=self._task.partial)
         self.router = router
         self._progress = "asking every shard"
         schema = whole.schema()

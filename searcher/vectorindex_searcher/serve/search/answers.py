@@ -5,11 +5,12 @@ The binary answer (docs/searcher-api.md), n queries with m hits in all, best fir
     4 bytes   "VXA1"
     uint32    n
     uint32    m
-    uint32    0: ids are int64; 1: ids are UTF-8 strings
+    uint32    kind: 0: ids are int64; 1: ids are UTF-8 strings
     int64[m] ids, or uint32[m] lengths of ids in bytes
     uint32[n] hits of each query
     float32[m] scores
     the bytes of string ids, one after the other
+    with metadata, which 2 more in the kind says: uint32[m] lengths of it in bytes, and it, a JSON object for each hit
 
 Knows no HTTP but the media types, and no FAISS. (Bytes of arrays are taken as they are: every machine that FAISS is
 built for is little-endian.)
@@ -30,6 +31,8 @@ from ..http.messages import JSON_TYPE, Response
 from .reader import BINARY_TYPE
 
 MAGIC = b"VXA1"
+TEXT_IDS, WITH_METADATA = 1, 2
+"""Bits of the kind of a binary answer."""
 PIECE_BYTES = 64 << 10
 """Of a long answer: to put ten megabytes together holds the interpreter's lock, and so the event loop, for 5 ms."""
 _HEAD = struct.Struct("<4sIII")
@@ -37,6 +40,18 @@ _COUNT = struct.Struct("<I")
 _SCORE_BYTES = 4
 
 Scores = npt.NDArray[np.float32]
+
+
+class Joined:
+    """Texts as bytes, one after the other: `data`, and `lengths` (uint32 [n]). A list of them would take many times as
+    much: orjson gives each at least 4 KB."""
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        data, lengths = bytearray(), []
+        for text in texts:
+            data += text
+            lengths.append(len(text))
+        self.data, self.lengths = bytes(data), np.array(lengths, np.uint32)
 
 
 def json_of(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
@@ -70,15 +85,21 @@ def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(some)
 
 
-def binary_answer(pieces: Sequence[tuple[RawIds, Scores]]) -> Response:
-    """`pieces`: ids and scores of each query's hits, at least one query."""
+def binary_answer(pieces: Sequence[tuple[RawIds, Scores]], metadata: Sequence[Joined] | None = None) -> Response:
+    """`pieces`: ids and scores of each query's hits, at least one query; `metadata`: JSON of theirs."""
     counts = [len(scores) for _, scores in pieces]
-    kind = 0 if pieces[0][0].ends is None else 1
+    kind = 0 if pieces[0][0].ends is None else TEXT_IDS
+    if metadata is not None:
+        kind |= WITH_METADATA
     parts = [_HEAD.pack(MAGIC, len(pieces), sum(counts), kind)]
     parts += [ids.numbers.tobytes() for ids, _ in pieces]
     parts.append(struct.pack(f"<{len(pieces)}I", *counts))
     parts += [scores.tobytes() for _, scores in pieces]
     parts += [ids.text for ids, _ in pieces]
+    if metadata is not None:
+        parts += [texts.lengths.tobytes() for texts in metadata]
+        for texts in metadata:
+            parts += [texts.data[at : at + PIECE_BYTES] for at in range(0, len(texts.data), PIECE_BYTES)]
     first, *rest = pieces_of(parts)
     return Response(200, first, BINARY_TYPE, rest=tuple(rest))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
+_FILTERED = contract.FILTERED_HEADER.encode()
 _FRESH = contract.FRESH_HEADER.encode()
 
 
@@ -92,6 +93,14 @@ def told(asked: PendingSearch, response: Response) -> Response:
     if asked.plan.ignored:
         asked.outcome.ignored = asked.plan.ignored
         response.headers = (*response.headers, (_IGNORED, ", ".join(asked.plan.ignored).encode()))
+    return response
+
+
+def with_filter(response: Response, how: Mapping[str, Any]) -> Response:
+    """A binary answer, whose header says what a filter left and how that was searched."""
+    if (found := how.get("filter")) is not None:
+        said = f"rows={found['rows']}; search={found['search']}".encode()
+        response.headers = (*response.headers, (_FILTERED, said))
     return response
 
 

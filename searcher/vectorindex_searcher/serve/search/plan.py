@@ -154,8 +154,8 @@ class Planner:
         own = schema.segment_params.get(segment, {})
         params = tuple(sorted({**own, **named}.items()))
         metadata, track = "metadata" in given.get("include", ()), given.get("track", False)
-        if binary and (track or metadata):
-            raise _only_ids("track" if track else "include")
+        if binary and track:
+            raise _no_query_ids()
         asked = {name: fields[name] for name in _OWN_WORDS if fields.get(name) is not None}
         filtered = given.get("filter") is not None
         predicate = self._filter(given.get("filter"))
@@ -311,14 +311,14 @@ def check_work(plan: SearchPlan, vectors: int) -> None:
     )
 
 
-def _only_ids(place: str) -> Problem:
+def _no_query_ids() -> Problem:
     return Problem(
         400,
         "InvalidField",
-        "a binary answer holds ids and scores only",
-        field=place,
-        value=True if place == "track" else "metadata",
-        remedy=f"send Accept: application/json, or leave {place} out",
+        "a binary answer holds no query ids",
+        field="track",
+        value=True,
+        remedy="send Accept: application/json, or leave track out",
     )
 
 

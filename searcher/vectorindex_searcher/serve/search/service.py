@@ -41,6 +41,7 @@ from .asked import (
     note,
     told,
     warnings_of,
+    with_filter,
 )
 from .freshness import Freshness
 from .plan import SearchPlan, check_work
@@ -269,7 +270,7 @@ class SearchService:
     def wrapped(self, asked: PendingSearch, written: Written, how: Mapping[str, object]) -> Response:
         """The answer around results that are written. `how`: fields that say how they were found."""
         if isinstance(written, Response):
-            return told(asked, written)
+            return told(asked, with_filter(written, how))
         before, after = self._around(asked, time.monotonic(), how)
         return told(asked, long_json_answer(before, written, after))
 
@@ -352,7 +353,7 @@ class SearchService:
         """The first `hits` of each line of rows and scores [n, k]."""
         plan, source = asked.plan, asked.fresh or self._engine
         if plan.binary:
-            return binary_of(source, rows, scores, hits, work)
+            return binary_of(source, rows, scores, hits, work, metadata=plan.include_metadata)
         results: list[bytes] = []
         for number, count in enumerate(hits):
             some = rows[number, :count]
