@@ -6,9 +6,9 @@ import asyncio
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,12 +28,15 @@ from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
+from vectorindex_searcher.serve.http.auth import Tokens
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.http.messages import Deferred, Problem, Request, Response
+from vectorindex_searcher.serve.http.mounted import Mounted
 from vectorindex_searcher.serve.route import pods
 from vectorindex_searcher.serve.route import server as route_server
-from vectorindex_searcher.serve.route.server import Server
+from vectorindex_searcher.serve.route.server import Server, Told
+from vectorindex_searcher.serve.search.policies import Policies
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.traffic import Traffic
@@ -49,15 +52,24 @@ def write_table(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
-def make_part(folder: Path, ids: Sequence[Any], vectors: np.ndarray, shard: int | None, plan: str = PLAN) -> Engine:
-    """An exact index by inner product over these rows; `size` of each is its id's length or last digit."""
+def make_part(
+    folder: Path,
+    ids: Sequence[Any],
+    vectors: np.ndarray,
+    shard: int | None,
+    plan: str = PLAN,
+    columns: Mapping[str, Any] | None = None,
+) -> Engine:
+    """An exact index by inner product over these rows; `columns`: their metadata, else `title` and `size`: the length
+    or last digit of its id."""
     index = faiss.IndexFlatIP(DIMENSION)
     index.add(vectors)
     folder.mkdir(parents=True)
     faiss.write_index(index, str(folder / "index.faiss"))
     write_table(folder / "ids.arrow", pa.table({"id": ids}))
     sizes = [one % 10 if isinstance(one, int) else len(one) for one in ids]
-    write_table(folder / "metadata.arrow", pa.table({"title": [f"t{one}" for one in ids], "size": sizes}))
+    columns = columns if columns is not None else {"title": [f"t{one}" for one in ids], "size": sizes}
+    write_table(folder / "metadata.arrow", pa.table(dict(columns)))
     manifest = Manifest(
         digest="d1",
         attempt="local",
@@ -68,7 +80,7 @@ def make_part(folder: Path, ids: Sequence[Any], vectors: np.ndarray, shard: int 
         count=len(ids),
         vector_dtype="float32",
         id_type="int64" if isinstance(ids[0], int) else "string",
-        metadata_columns=("title", "size"),
+        metadata_columns=tuple(columns),
         factory="Flat",
         index_type=index_type(index),
         default_point=contract.OperatingPoint(params={}, recall=1, recall_low=1, latency_us=1),
@@ -92,6 +104,7 @@ class App:
     held: bool = False
     lie: Callable[[Request], Response] | None = None
     waiting: list[Callable[[], None]] = field(default_factory=list)
+    mounted: Sequence[Mounted] = ()
 
     def handle(self, request: Request) -> Any:
         if request.path != b"/v1/search":
@@ -169,8 +182,10 @@ class Loop:
 
 
 @contextmanager
-def pods_of(engines: Sequence[Engine], replicas: int = 1, revision: str = REVISION) -> Iterator[list[list[Pod]]]:
-    """Searchers of each part, in the order of the parts."""
+def pods_of(
+    engines: Sequence[Engine], replicas: int = 1, revision: str = REVISION, secret: Path | None = None
+) -> Iterator[list[list[Pod]]]:
+    """Searchers of each part, in the order of the parts. `secret`: a folder of tokens that have policies."""
     running = Loop()
     pools: list[SearchPool] = []
     found: list[list[Pod]] = []
@@ -189,8 +204,11 @@ def pods_of(engines: Sequence[Engine], replicas: int = 1, revision: str = REVISI
             shard=shard,
         )
         shards = 0 if shard is None else len(engines)
-        app = App(SearchApp(engine, task, pool, ring, Feedback(revision, ring), shards=shards))
-        listener = Listener(app, revision, Limits())
+        tokens = Tokens(secret) if secret is not None else None
+        policies = Policies(secret / contract.POLICIES_FILE, tokens) if secret is not None and tokens else None
+        made = SearchApp(engine, task, pool, ring, Feedback(revision, ring), shards=shards, policies=policies)
+        app = App(made, mounted=[one for one in (tokens, policies) if one is not None])
+        listener = Listener(app, revision, Limits(), guard=tokens)
         return Pod(app, listener, await listener.open(0, "127.0.0.1"), running.loop)
 
     try:
@@ -251,6 +269,12 @@ class Router:
                 total[name] = total.get(name, 0) + getattr(bucket, name)
         return total
 
+    def columns(self, name: str) -> float:
+        """A column of its evidence, as the operator reads it: all counts together."""
+        headers = {"Accept": contract.EVIDENCE_COLUMNS_TYPE}
+        _, _, document = self.request("GET", "/v1/evidence", headers=headers, admin=True)
+        return float(sum(filter(None, document["counts"].get(name, [0]))))
+
     def ready(self) -> bool:
         return self.request("GET", "/readyz", admin=True)[0] == 200
 
@@ -268,12 +292,21 @@ def addresses(of: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
 
 
 @contextmanager
-def routing(shards: Sequence[Sequence[str]], *, wait: bool = True, **more: Any) -> Iterator[Router]:
+def routing(
+    shards: Sequence[Sequence[str]],
+    *,
+    wait: bool = True,
+    settings: Settings | None = None,
+    told: Told | None = None,
+    **more: Any,
+) -> Iterator[Router]:
     """A router of these addresses. `wait`: until it is ready; `more`: of its task."""
     task = contract.RouteTask(identity=IDENTITY, shards=tuple(map(tuple, shards)), segments=("keyword",), **more)
     running = Loop()
-    settings = Settings(host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0, pod="router-1")
-    server = Routing(task, settings)
+    settings = replace(
+        settings or Settings(), host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0, pod="router-1"
+    )
+    server = Routing(task, settings, told or Told())
     with mock.patch.object(route_server, "told_to_end", server.wait):
         ended = asyncio.run_coroutine_threadsafe(server.run(), running.loop)
         until(lambda: server.admin is not None or ended.done())

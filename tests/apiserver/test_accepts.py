@@ -206,6 +206,10 @@ def test_an_index_in_shards(api: Api, smallest: Json) -> None:
     assert VectorIndexSpec.model_validate(answer.body["spec"]).index.shards == 64
     partial = changed(changed(manifest, "spec.index", {"shards": 2}), "spec.searcher", {"partial": "Allow"})
     assert api.apply(partial).ok
+    rule = {"name": "lost", "metric": "FiltersLost", "max": "0.5%"}
+    tenants = changed(manifest, "spec.searcher", {"auth": {"secretRef": {"name": "t"}, "policies": "Required"}})
+    tenants = changed(tenants, "spec.guardrails", {"rules": [rule]})
+    assert api.apply(changed(tenants, "spec.index", {"shards": 3})).ok
     asked = changed(manifest, "spec.gate", {"k": 7, "queries": {"s3": {"bucket": "queries"}}})
     assert api.apply(changed(asked, "spec.index", {"shards": 2})).ok
 

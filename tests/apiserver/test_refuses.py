@@ -652,7 +652,6 @@ FRESH = {"s3": {"bucket": "vectors", "prefix": "a/"}, "fresh": {"prefix": "b/"}}
         ("spec.gate.queries", QUERIES | {"filterColumn": "filter"}, "spec.gate.queries.filterColumn"),
         ("spec.gate.queries", {"live": {}}, "spec.gate.queries.live"),
         ("spec.gate", {"queries": QUERIES, "relevance": {}}, "spec.gate.relevance"),
-        ("spec.searcher.auth", {"secretRef": {"name": "t"}, "policies": "Required"}, "spec.searcher.auth.policies"),
         ("spec.rollout.route", {"parentRefs": [{"name": "public"}]}, "spec.rollout.route"),
         (RULES, rule(metric="LiveRecall", min="93%"), RULES),
         ("spec.searcher.replicas", 1, "spec.searcher.replicas"),

@@ -10,6 +10,8 @@ _PLAN = f"{_SEARCH}/plan.py"
 _READER = f"{_SEARCH}/reader.py"
 _APP = "searcher/vectorindex_searcher/serve/app.py"
 _TESTS = "unit/test_searcher_policies.py"
+_ROUTE = "searcher/vectorindex_searcher/serve/route"
+_ROUTED = "unit/test_searcher_router_policies.py"
 _FUZZ = f"{_TESTS}::test_no_request_finds_a_row_of_others"
 
 POLICIES = (
@@ -108,6 +110,62 @@ POLICIES = (
         "            return json_response(own)\n",
         (f"{_TESTS}::test_all_rows_that_match_are_found_and_counted",),
         "Each tenant would learn how much the others have.",
+    ),
+    Mutant(
+        "a router puts its policy under every query",
+        f"{_ROUTE}/app.py",
+        "content_type, outcome, binary=binary, policy=policy)\n",
+        "content_type, outcome, binary=binary)\n",
+        (f"{_ROUTED}::test_no_request_to_a_router_finds_a_row_of_others",),
+        "Shards are asked with a token that sees all rows.",
+    ),
+    Mutant(
+        "a token without a policy gets nothing of a router",
+        f"{_ROUTE}/app.py",
+        "        self._policy(request)\n        return dispatch",
+        "        return dispatch",
+        (f"{_ROUTED}::test_a_token_without_a_policy_gets_nothing_of_a_router",),
+        "It could read what the index is made of, and click.",
+    ),
+    Mutant(
+        "a router refuses what it cannot enforce",
+        f"{_ROUTE}/app.py",
+        "        if policy.fault:\n            outcome.lost",
+        "        if policy.fault and policy.filter is None:\n            outcome.lost",
+        (f"{_ROUTED}::test_a_router_refuses_a_policy_that_it_cannot_enforce",),
+        "With the column gone from an index, its tenants would see each other's rows.",
+    ),
+    Mutant(
+        "a column that one shard lacks is none",
+        f"{_ROUTE}/facts.py",
+        "if all(name in p.filter_columns for p in others)}\n",
+        "if others}\n",
+        (f"{_ROUTED}::test_a_column_that_one_shard_lacks_is_no_column_of_a_policy",),
+        "That shard would be asked for what it cannot keep apart.",
+    ),
+    Mutant(
+        "shards are shown a token that sees all rows",
+        f"{_ROUTE}/token.py",
+        "            files = [file for file in files if file.name in names]\n",
+        "            files = [file for file in files if names is not None]\n",
+        (f"{_ROUTED}::test_shards_are_shown_a_token_that_sees_all_rows",),
+        "Shards would narrow every tenant's queries to the rows of one.",
+    ),
+    Mutant(
+        "a shard that narrows what the router asks is not asked",
+        f"{_ROUTE}/facts.py",
+        "        if index.index_bytes is None:\n",
+        "        if index.index_bytes == -1:\n",
+        (f"{_ROUTED}::test_a_token_that_shards_narrow_is_no_token_for_them",),
+        "Rows would be missing from every answer, and nothing would say so.",
+    ),
+    Mutant(
+        "a router does not open shards that ask for tokens",
+        f"{_ROUTE}/server.py",
+        "        if told.shard_token_file is not None and settings.token_file is None:\n",
+        "        if told.shard_token_file is not None and settings.token_file == Path():\n",
+        ("unit/test_searcher_router_process.py::test_a_router_does_not_open_what_shards_show_to_holders_of_tokens",),
+        "Everybody would see what shards show to the holders of tokens alone.",
     ),
     Mutant(
         "policies are told by a flag",

@@ -274,20 +274,12 @@ SHARDS = (
         "Where its write is refused, everybody would reach them.",
     ),
     Mutant(
-        "tokens of new policies are shown all rows by routers",
-        f"{_OPERATOR}/core/live_settings.py",
-        "        auth = held or auth",
-        "        auth = auth",
-        (f"{_BESIDE}test_new_policies_wait_for_the_last_shard_with_the_tokens_that_they_are_of",),
-        "Who was to see a few rows of the next revision would see all of this one.",
-    ),
-    Mutant(
-        "policies that hold are not told to routers, which refuse them",
+        "policies are not told to routers",
         f"{_OPERATOR}/manifests/shards.py",
         '["route", *one["args"][1:]]',
         '["route", *(each for each in one["args"][1:] if "polic" not in each)]',
-        (f"{_BESIDE}test_policies_that_hold_never_go_for_shards",),
-        "Going back to a revision in shards would show all rows to every token.",
+        (f"{_BESIDE}test_policies_hold_at_once_for_shards_and_routers",),
+        "They would show all rows to every token.",
     ),
     Mutant(
         "routers forget what they do without a shard once the next index is in one part",

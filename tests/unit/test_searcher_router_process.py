@@ -86,11 +86,12 @@ def test_what_cannot_be_is_said_at_once(
     assert f'"reason": "{reason}"' in capsys.readouterr().out
 
 
-def test_a_router_takes_no_policies_rather_than_ignore_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_router_does_not_open_what_shards_show_to_holders_of_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "tokens").write_text("a-token-that-is-long")
-    monkeypatch.setenv("VECTORINDEX_POLICIES", str(tmp_path / "policies.json"))
-    monkeypatch.setenv("VECTORINDEX_TOKEN_FILE", str(tmp_path / "tokens"))
-    assert main(["route", "--shard", "http://a:1"]) == ExitCode.BAD_SPEC
-    assert "a router enforces no policies" in capsys.readouterr().out
+    (tmp_path / "token").write_text("a-token-that-is-long")
+    arguments = ("route", "--shard", "http://a:1", "--shard-token-file", str(tmp_path / "token"))
+    assert main(list(arguments)) == ExitCode.BAD_SPEC
+    assert "users would not be asked for one" in capsys.readouterr().out
+    assert main([*arguments, "--policies", str(tmp_path / "policies.json")]) == ExitCode.BAD_SPEC
+    assert "policies are of tokens" in capsys.readouterr().out

@@ -128,7 +128,6 @@ def test_pods_of_shards_start_whatever_an_index_in_one_part_is_told(field: str) 
     *_, router = found = pods(edited(spec(**LIVE[field])))
     for pod in found:
         env = env_of(pod)
-        assert "--policies" not in pod["containers"][0]["args"], "routers would refuse it"
         assert env.keys().isdisjoint({LIVE_QUERIES_ENV, FRESH_ENV, SOURCE_ENV})
         assert json.loads(env[TASK_ENV]).keys().isdisjoint({"encoder", "rerank"})
     assert env_of(router).keys().isdisjoint({PROCESSES_ENV, CACHE_BYTES_ENV})
@@ -145,26 +144,21 @@ def auth_of(obs: Observation) -> Any:
     return live.searcher.auth
 
 
-def test_new_policies_wait_for_the_last_shard_with_the_tokens_that_they_are_of() -> None:
-    """A router shows all rows to every token, so what nobody was shown before is shown to nobody new."""
-    before, of = Live.of(spec(index={"shards": 3}, searcher=KEPT)), spec(searcher=NEW)
-    assert auth_of(edited(of, before)) == before.searcher.auth
-    assert "searcher.auth: when " + SERVING.name in str(run(edited(of, before)).status.conditions)
-    closed = auth_of(edited(of))
-    assert (closed.secret_ref.name, closed.policies) == ("tenants", None)
-    assert auth_of(edited(of, before, shards=False)) == of.searcher.auth
-    assert auth_of(edited(spec(searcher=KEPT), before)) == before.searcher.auth
+def told_of_policies(obs: Observation) -> list[bool]:
+    """Of each Deployment's pods."""
+    return ["--policies" in pod["containers"][0]["args"] for pod in pods(obs)]
 
 
-@pytest.mark.parametrize("before", [None, Live.of(spec(searcher=NEW))])
-def test_policies_that_hold_never_go_for_shards(before: Live | None) -> None:
-    """Also where nobody knows whether they held: routers do not start, so no revision in shards gets the traffic."""
-    of = spec(searcher=NEW)
+@pytest.mark.parametrize("shards", [None, 3])
+def test_policies_hold_at_once_for_shards_and_routers(shards: int | None) -> None:
+    """Whatever the spec says of the next revision: a router before shards that know none would be all that stands
+    between a tenant and all rows."""
+    index = {"index": {"shards": shards}} if shards else {}
+    before, of = Live.of(spec(index={"shards": 3}, searcher=KEPT)), spec(searcher=NEW, **index)
     assert auth_of(edited(of, before)) == of.searcher.auth
-    *_, router = pods(edited(of, before))
-    assert "--policies" in router["containers"][0]["args"]
-    rotated = spec(searcher={"auth": NEW["auth"] | {"secretRef": {"name": "rotated"}}})
-    assert auth_of(edited(rotated, before)) == rotated.searcher.auth
+    assert told_of_policies(edited(of, before)) == [True] * 4
+    without = spec(searcher=KEPT, **index)
+    assert told_of_policies(edited(without, Live.of(of))) == [False] * 4
 
 
 def test_routers_keep_what_is_theirs_until_they_go() -> None:

@@ -27,11 +27,6 @@ _REFUSED = (
     ("gate.queries.live", f"{_QUERIES} || !has(self.gate.queries.live)", "routers keep no sample of queries"),
     ("gate.relevance", "!has(self.gate.relevance)", "merged answers are proven against exact search only"),
     (
-        "searcher.auth.policies",
-        "!has(self.searcher) || !has(self.searcher.auth) || !has(self.searcher.auth.policies)",
-        "routers know no policies",
-    ),
-    (
         "rollout.route",
         "!has(self.rollout) || !has(self.rollout.route)",
         "a rollout of shards is one switch",
@@ -39,8 +34,8 @@ _REFUSED = (
     (
         "guardrails.rules",
         "!has(self.guardrails.rules) || self.guardrails.rules.all(r, !(r.metric in"
-        " ['LiveRecall', 'FiltersLost', 'RerankedShare', 'AnswersMissed', 'AnswersChanged']))",
-        "routers do not measure LiveRecall, FiltersLost, RerankedShare, AnswersMissed, AnswersChanged",
+        " ['LiveRecall', 'RerankedShare', 'AnswersMissed', 'AnswersChanged']))",
+        "routers do not measure LiveRecall, RerankedShare, AnswersMissed, AnswersChanged",
     ),
 )
 

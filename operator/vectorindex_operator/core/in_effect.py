@@ -7,7 +7,7 @@ starts (rollout, guardrails), or a new revision does (everything else).
 from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import Place, RevisionSpec, Rollout, Serving, VectorIndexSpec
-from vectorindex_operator.core import identity, live_settings, recipe
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
 
@@ -16,7 +16,7 @@ def pending_edits(state: ReconcileState) -> list[str]:
     """One sentence for each group of fields that waits; empty when the whole spec is in effect."""
     if state.known_spec is None:
         return ["spec: it cannot be read; the last one that could be is in effect"]
-    return [*_for_a_revision(state), *_for_a_rollout(state), *_for_searchers(state), *_for_shards(state)]
+    return [*_for_a_revision(state), *_for_a_rollout(state), *_for_searchers(state)]
 
 
 def _for_a_revision(state: ReconcileState) -> list[str]:
@@ -99,10 +99,3 @@ def _for_searchers(state: ReconcileState) -> list[str]:
     places = f"source.{state.live.source.kind}, artifacts.{state.live.artifacts.kind}"
     replaced = f"when the pods of {', '.join(late)} have been replaced"
     return [f"searcher, {places}, source.fresh or gate.queries.live: {replaced}"]
-
-
-def _for_shards(state: ReconcileState) -> list[str]:
-    if state.live is None or state.live.searcher.auth == state.spec.searcher.auth:
-        return []
-    parts = ", ".join(live_settings.in_shards(state.obs))
-    return [f"searcher.auth: when {parts} is unloaded, whose routers know no policies"]

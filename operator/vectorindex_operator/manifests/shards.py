@@ -91,7 +91,8 @@ def _routers(action: EnsureSearchers, index: IndexView, revision: RevisionView, 
     """The Deployment of the routers: the revision's own pods without its data, and without the account whose cloud
     identity opens its store.
 
-    Policies stay in their arguments: routers do not start with them, instead of showing all rows to every token.
+    Policies stay in their arguments, as in those of the searchers of shards: a token that reaches one of these sees no
+    more there. Routers of before they knew policies do not start with them, instead of showing all rows to every token.
     """
     deployment = searchers.deployment(action, index, revision, keys)
     deployment["metadata"]["annotations"][labels.SHARDS] = str(action.shards)

@@ -240,7 +240,7 @@ def _route_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--shard-token-file", type=Path, metavar="PATH", help="a file with the bearer token that shards ask for"
     )
-    _listening_flags(verb)
+    _policies_flag(_listening_flags(verb))
 
 
 def _listening_flags(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -34,12 +34,12 @@ from .http.limits import (
     MAX_TEXTS,
     MAX_VECTORS,
 )
-from .http.messages import Deferred, Problem, Request, Response, json_response
+from .http.messages import Deferred, Request, Response, json_response
 from .point import serving_points
 from .search.encoding import Search, TextSearches
 from .search.freshness import Freshness
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
-from .search.policies import ALL_ROWS, Policies, Policy
+from .search.policies import ALL_ROWS, Policies, Policy, unusable
 from .search.pool import SearchPool
 from .search.reader import ReadTexts, RequestReader, wants_binary
 from .search.reranking import Reranking
@@ -170,17 +170,17 @@ class SearchApp:
 
     def _sender(self, request: Request) -> Credential | str:
         """The token, where the guard has checked it; else a client could show any number of them: its address."""
-        credential = _credential(request) if self._tokens else None
+        credential = request.credential if self._tokens else None
         return credential if credential is not None else request.peer
 
     def _policy(self, request: Request) -> Policy:
         """What the token may see. Raises Problem 403 for one without a policy."""
-        return ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
+        return ALL_ROWS if self._policies is None else self._policies.of(request.credential)
 
     def _index(self, request: Request) -> Answer:
         policy = self._policy(request)
         if policy.fault:
-            raise _unusable()
+            raise unusable()
         if policy.predicate is None:
             return json_response(self._index_document)
         predicate = policy.predicate
@@ -203,7 +203,7 @@ class SearchApp:
             outcome.sender = self._sender(request)
         if policy.fault:
             outcome.lost = self._planner.lost({}, policy)
-            raise _unusable()
+            raise unusable()
         headers, body = request.headers, request.body
         binary, content_type = wants_binary(headers.get(b"accept")), headers.get(b"content-type", b"")
         read = self._reader.read(body, query, content_type, outcome, binary=binary, policy=policy)
@@ -215,21 +215,6 @@ class SearchApp:
             assert self._texts is not None  # the reader refuses them without an encoder
             return self._texts.ask(read, outcome, request.completed, seconds)
         return self._searching.ask_unread(read, len(body), outcome, request.completed, seconds)
-
-
-def _credential(request: Request) -> Credential | None:
-    return request.head.credential if request.head is not None else None
-
-
-def _unusable() -> Problem:
-    """What is wrong with a policy is said in the log: the client wrote neither it nor the columns."""
-    return Problem(
-        403,
-        "PolicyNotUsable",
-        "no rows are allowed for this token: its policy cannot be enforced in this revision of the index",
-        field="Authorization",
-        remedy="the reason is in the searcher's log; the policy's columns must be metadata columns of the index",
-    )
 
 
 def index_document(

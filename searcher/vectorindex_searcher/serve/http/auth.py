@@ -119,9 +119,7 @@ class Tokens:
         seen: Signature = ()
         problem = "no token in it"
         try:
-            paths = [self._path]
-            if self._path.is_dir():
-                paths = [path for path in visible_files(self._path) if path.name != contract.POLICIES_FILE]
+            paths = files_of_tokens(self._path)
             # Before the content: what changes while it is read is read again next time.
             seen = signature(paths)
             if seen == self._seen:
@@ -139,16 +137,32 @@ class Tokens:
             _log.error("every request is refused", extra={"path": str(self._path), "problem": problem})
 
 
+def files_of_tokens(path: Path) -> list[Path]:
+    """A file of tokens alone, or those of a folder. Raises OSError."""
+    if not path.is_dir():
+        return [path]
+    return [one for one in visible_files(path) if one.name != contract.POLICIES_FILE]
+
+
+def tokens_of(path: Path) -> list[bytes]:
+    """What stands on the lines of a file of tokens, in order. Raises OSError."""
+    with path.open("rb") as file:
+        lines = file.read(_FILE_LIMIT_BYTES).splitlines()
+    return [token for line in lines if (token := line.strip()) and not token.startswith(b"#")]
+
+
+def can_be_sent(token: bytes) -> bool:
+    """Whether it is one word, as a header has it."""
+    return token.isascii() and len(token.split()) == 1
+
+
 def _read(paths: list[Path]) -> tuple[_Valid, ...]:
     """Each token. A token that no client can send, or one too many, is left out and named."""
     found: dict[bytes, _Valid] = {}
     for path in paths:
-        with path.open("rb") as file:
-            lines = file.read(_FILE_LIMIT_BYTES).splitlines()
-        tokens = [token for line in lines if (token := line.strip()) and not token.startswith(b"#")]
-        for number, token in enumerate(tokens, start=1):
+        for number, token in enumerate(tokens_of(path), start=1):
             name = path.name if number == 1 else f"{path.name}#{number}"
-            if not token.isascii() or len(token.split()) != 1:
+            if not can_be_sent(token):
                 _log.error("token left out: it must be one word of ASCII characters", extra={"token": name})
             elif len(found) == MAX_TOKENS:
                 _log.error("token left out: too many", extra={"token": name, "limit": MAX_TOKENS})

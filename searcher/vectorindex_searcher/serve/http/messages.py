@@ -15,7 +15,7 @@ import orjson
 
 from ... import contract
 from ..tracing.context import Context
-from .head import Head
+from .head import Credential, Head
 
 READ_HEADERS = frozenset(
     name.lower().encode()
@@ -64,6 +64,11 @@ class Request:
     """Ours, that it came to."""
     trace: Context | None = None
     """The trace that it belongs to, where that is told to a collector."""
+
+    @property
+    def credential(self) -> Credential | None:
+        """What is known of its token."""
+        return self.head.credential if self.head is not None else None
 
     @property
     def path(self) -> bytes:

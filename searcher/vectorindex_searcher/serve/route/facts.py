@@ -107,6 +107,8 @@ class Facts:
         for what, wanted, found in (("revision", task.revision, index.revision), ("digest", task.digest, index.digest)):
             if wanted and found != wanted:
                 return f"it has the {what} {found[:100]!r}, and not {wanted!r}"
+        if index.index_bytes is None:
+            return "it shows some of its rows only: the token for shards has a policy there that is not allRows: true"
         part = index.shard
         if shards == 1 and part is None:
             return None  # an index that is not sharded may be routed to, too

@@ -57,12 +57,20 @@ class Router:
         self.under_way = 0
 
     def ask(
-        self, plan: SearchPlan, vectors: Vectors, outcome: Outcome, began: float, seconds: float | None
+        self,
+        plan: SearchPlan,
+        vectors: Vectors,
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        *,
+        whole: bool = False,
     ) -> Deferred:
         """Ask every shard for `vectors`, float32 [d] or [n, d], checked. `seconds`: what the client allows, from
-        `began` on. Raises Problem 400, 503 or 504."""
+        `began` on. `whole`: an answer of some shards is none, whatever else is allowed. Raises Problem 400, 503 or
+        504."""
         self._check_now(began, seconds)
-        return self._send(self._sent(plan, vectors, outcome), outcome, began, seconds)
+        return self._send(self._sent(plan, vectors, outcome), outcome, began, seconds, whole=whole)
 
     def ask_unread(self, read: Callable[[], Read], outcome: Outcome, began: float, seconds: float | None) -> Deferred:
         """As `ask`, for a request that is read, and written for the shards, on a thread, and may be refused there."""
@@ -98,10 +106,13 @@ class Router:
             raise Problem(400, "TooMuchWork", detail, "vectors", hits, remedy, members={"expected": CANDIDATES})
         return sent(plan, vectors, text=self.text)
 
-    def _send(self, what: Sent, outcome: Outcome, began: float, seconds: float | None) -> Deferred:
+    def _send(
+        self, what: Sent, outcome: Outcome, began: float, seconds: float | None, *, whole: bool = False
+    ) -> Deferred:
         if not self.reading.room.take(len(what.body)):
             raise overload("answers, and requests that shards have not taken, fill the room that there is for them")
-        scatter = Scatter(self, what, outcome, began, None if seconds is None else began + seconds)
+        deadline = None if seconds is None else began + seconds
+        scatter = Scatter(self, what, outcome, began, deadline, contract.Partial.REFUSE if whole else self.partial)
         scatter.begin()
         return scatter
 
@@ -110,8 +121,8 @@ class Scatter(Deferred):
     """One request. Its answer is there once every shard answered, is missing, or the time is over."""
 
     __slots__ = (
-        "_asks", "_body", "_deadline", "_ended", "_held", "_left", "_outcome_of", "_router", "_sent", "_timer",
-        "_until", "began", "line", "missing_ones", "parts", "revision", "room", "usual",
+        "_asks", "_body", "_deadline", "_ended", "_held", "_left", "_outcome_of", "_partial", "_router", "_sent",
+        "_timer", "_until", "began", "line", "missing_ones", "parts", "revision", "room", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -121,8 +132,10 @@ class Scatter(Deferred):
         outcome: Outcome,
         began: float,
         deadline: float | None,
+        partial: contract.Partial,
     ) -> None:
         super().__init__()
+        self._partial = partial
         self._router, self._sent, self._outcome_of, self.began = router, what, outcome, began
         self.revision, self.room = router.revision, router.reading.room
         self.line, self._body, self.usual = what.line, what.body, what.usual
@@ -135,7 +148,7 @@ class Scatter(Deferred):
         self._until = now + SHARD_SECONDS
         if deadline is not None:
             left = deadline - now
-            leave = min(LEAVE_SHARE * left, LEAVE_SECONDS) if router.partial is contract.Partial.ALLOW else 0.0
+            leave = min(LEAVE_SHARE * left, LEAVE_SECONDS) if partial is contract.Partial.ALLOW else 0.0
             self._until = min(self._until, deadline - leave)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -219,7 +232,7 @@ class Scatter(Deferred):
         """On the event loop or a thread. Raises Problem."""
         parts, missing = self.parts, self.missing_ones
         numbers = sorted(missing)
-        if numbers and (not parts or self._router.partial is contract.Partial.REFUSE):
+        if numbers and (not parts or self._partial is contract.Partial.REFUSE):
             raise self._refusal(numbers, missing)
         in_order = [parts[number] for number in sorted(parts)]
         router = self._router

@@ -39,8 +39,8 @@ class Sent:
     body: bytes
     question: Question
     usual: bool
-    """Whether it takes as long as most do. Who names parameters says how long it takes: others' second requests are not
-    timed by that."""
+    """Whether it takes as long as most do. Who names parameters says how long it takes, and so do the rows of a policy:
+    others' second requests are not timed by that."""
 
 
 def sent(plan: SearchPlan, vectors: Vectors, *, text: bool) -> Sent:
@@ -58,7 +58,8 @@ def sent(plan: SearchPlan, vectors: Vectors, *, text: bool) -> Sent:
         _check(vectors, most, "filter", f"beside a filter of {len(rule)} bytes, send a shorter one or fewer")
         line, kind, body = b"POST /v1/search", JSON_TYPE, _json(plan, vectors, rule)
     headers = b"Content-Type: %b\r\nAccept: %b\r\nContent-Length: %d\r\n" % (kind, BINARY_TYPE, len(body))
-    return Sent(plan, line, headers, body, question, vectors.ndim == 1 and plan.own and not plan.include_metadata)
+    usual = vectors.ndim == 1 and plan.own and plan.filter is None and not plan.include_metadata
+    return Sent(plan, line, headers, body, question, usual)
 
 
 def _check(vectors: Vectors, most: int, field: str, remedy: str) -> None:

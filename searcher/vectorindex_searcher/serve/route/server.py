@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ... import contract
 from ...errors import BadSpec
 from ..admin import AdminApp
@@ -33,10 +31,11 @@ from ..http.mounted import Mounted, watch
 from ..http.tls import Certificate
 from ..ports import open_port
 from ..search.plan import Planner, SearchPlan
+from ..search.policies import Policies
 from ..settings import Settings
 from ..tracing.spans import Spans
 from ..traffic import Traffic
-from .app import NOWHERE, RouterApp
+from .app import NOWHERE, RouterApp, any_vector
 from .facts import Facts
 from .link import Room
 from .pods import LOOK_SECONDS, Shard
@@ -67,17 +66,20 @@ class Server:
     """One router process. `run` once."""
 
     def __init__(self, task: contract.RouteTask, settings: Settings, told: Told = Told()) -> None:
-        """Raises BadSpec when a token file or the certificate cannot be used, and for policies."""
-        if settings.policy_file is not None:
-            remedy = "Leave --policies and VECTORINDEX_POLICIES out: no token is kept from rows of a sharded index yet."
-            raise BadSpec("BadSetting", "a router enforces no policies", field="--policies", remedy=remedy)
+        """Raises BadSpec when a token file or the certificate cannot be used, and where everybody would see what
+        shards show to the holders of tokens alone."""
         self._task, self._settings = task, settings
         self._traffic = Traffic()
         self._ring = EvidenceRing(task.segments)
         self._gauges = Gauges()
         self._progress = "starting"
-        self._token = ShardToken(told.shard_token_file)
+        self._token = ShardToken(told.shard_token_file, settings.policy_file)
+        if told.shard_token_file is not None and settings.token_file is None:
+            remedy = "Give --token-file or VECTORINDEX_TOKEN_FILE as well, or no token for shards."
+            message = "shards ask for a token and users would not be asked for one"
+            raise BadSpec("BadSetting", message, field="--token-file", remedy=remedy)
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._policies = Policies.told(settings.policy_file, self._tokens)
         self._certificate: Certificate | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
@@ -114,7 +116,7 @@ class Server:
         self.admin = await open_port(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": self.admin, "revision": self._task.revision})
         mounted: list[Mounted] = [self._token]
-        mounted += [one for one in (self._tokens, self._certificate) if one is not None]
+        mounted += [one for one in (self._tokens, self._policies, self._certificate) if one is not None]
         begun = [loop.create_task(watch(mounted)), loop.create_task(self._look())]
         starting = loop.create_task(self._start(admin, probes))
         try:
@@ -147,7 +149,7 @@ class Server:
         """Wait for every shard, prove that all answer a search, then open the user port and say ready: for good. A
         shard that is missing later is an answer, which guardrails count; a Service without pods would say nothing."""
         while waiting := self.facts.waiting:
-            self._progress = waiting
+            self._progress = f"{waiting}; {self._token.problem}" if self._token.problem else waiting
             await asyncio.sleep(FIRST_LOOK_SECONDS)
         whole = self.facts.whole()
         revision = probes.revision = whole.revision
@@ -160,7 +162,15 @@ class Server:
         plan = Planner(schema, lambda *_: NOWHERE).plan({"k": 1}, binary=True)
         while not await self._answer(router, plan, schema.dimension):
             await asyncio.sleep(FIRST_LOOK_SECONDS)
-        app = RouterApp(whole, router, self._ring, feedback, tokens=self._tokens is not None)
+        app = RouterApp(
+            whole,
+            router,
+            self._ring,
+            feedback,
+            tokens=self._tokens is not None,
+            policies=self._policies,
+            columns_before=self._settings.columns_before,
+        )
         self._metrics = SearcherMetrics(revision, self._ring, self._gauges)
         self._gauges.index_vectors = sum(part.count for part in whole.parts)
         self._gauges.feedback, self._gauges.ignored_params = feedback.results, app.ignored_params
@@ -179,12 +189,10 @@ class Server:
 
     async def _answer(self, router: Router, plan: SearchPlan, dimension: int) -> bool:
         """Whether every shard has answered a search, whatever becomes of answers without one."""
-        vector = np.zeros(dimension, np.float32)
-        vector[0] = 1.0
         told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         outcome = Outcome(contract.OTHER_SEGMENT)
         with suppress(Exception):
-            router.ask(plan, vector, outcome, time.monotonic(), None).then(told.set_result)
+            router.ask(plan, any_vector(dimension), outcome, time.monotonic(), None).then(told.set_result)
             answer = await told
             return isinstance(answer, Response) and not (outcome.incomplete or outcome.excused)
         return False
@@ -201,6 +209,8 @@ class Server:
         if self._spans is not None:
             self._span_counts.update(self._spans.take_counts())
             gauges.spans = self._span_counts
+        if self._policies is not None:
+            gauges.tokens_without_rows = len(self._policies.unusable)
         if self._tokens is not None:
             gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
         return self._metrics

@@ -134,7 +134,7 @@ class Policies:
     def _stated(self) -> tuple[list[_Stated], str]:
         """What is in the file; or nothing, and why."""
         try:
-            return _read(self._path), ""
+            return read_policies(self._path), ""
         except OSError as error:
             return [], error.strerror or str(error)
         except ValidationError as error:
@@ -162,7 +162,26 @@ class Policies:
         return ALL_ROWS if stated.filter is None else Policy.of(stated.filter, self._columns)
 
 
-def _read(path: Path) -> list[_Stated]:
+def unusable() -> Problem:
+    """For the token of a policy with a fault. What is wrong is said in the log: the client wrote neither the policy nor
+    the columns."""
+    return Problem(
+        403,
+        "PolicyNotUsable",
+        "no rows are allowed for this token: its policy cannot be enforced in this revision of the index",
+        field="Authorization",
+        remedy="the reason is in the searcher's log; the policy's columns must be metadata columns of the index",
+    )
+
+
+def names_of_all_rows(path: Path) -> frozenset[str]:
+    """The tokens that a file of policies lets see every row. Raises as `read_policies`."""
+    stated = read_policies(path)
+    times = Counter(one.token for one in stated)
+    return frozenset(one.token for one in stated if one.allRows and times[one.token] == 1)
+
+
+def read_policies(path: Path) -> list[_Stated]:
     """Raises OSError, and ValueError for what is no list of policies; neither names what is in the file."""
     with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
