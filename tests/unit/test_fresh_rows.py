@@ -131,6 +131,42 @@ def test_an_index_of_other_rows_answers_none_of_these() -> None:
     assert env(container(OF, a_revision(elsewhere, "Stable"))) is None
 
 
+FOLDER = {"s3": {"bucket": "models", "prefix": "minilm/"}, "sha256": "1f" * 32}
+
+
+def in_words(prefix: str | None = "passage: ", query: str | None = None, **onnx: Any) -> VectorIndexSpec:
+    """The same with an encoder of queries in words, which the gate compares with the rows' texts."""
+    encoder = {"onnx": FOLDER | onnx, "textColumn": "text"}
+    prefixes = {"documentPrefix": prefix, "queryPrefix": query}
+    columns = {"id": "id", "vector": "vector", "metadata": ["text"]}
+    return spec(
+        **{**BARE, "source": {**OF.source.wire(), "columns": columns}},
+        embedding={"encoder": encoder, **{name: value for name, value in prefixes.items() if value is not None}},
+    )
+
+
+def test_searchers_are_told_which_texts_their_encoder_compares_and_what_stands_before_them() -> None:
+    words = in_words()
+    task = env(container(words, a_revision(words, "Stable")))
+    assert task is not None
+    assert (task.text_column, task.document_prefix) == ("text", "passage: ")
+    plain = env(container(OF, STABLE))
+    assert plain is not None
+    assert (plain.text_column, plain.document_prefix) == ("", None)
+    assert identity.live_hash(Live.of(words)) != identity.live_hash(Live.of(in_words("other: ")))
+    assert identity.live_hash(Live.of(words)) == identity.live_hash(Live.of(in_words(query="query: ")))
+
+
+def test_an_encoder_of_before_compares_nothing_by_the_prefix_of_todays() -> None:
+    before = in_words(sha256="2f" * 32)
+    task = env(container(in_words("passage: "), a_revision(before, "Stable")))
+    assert task is not None
+    assert (task.text_column, task.document_prefix) == ("", None)
+    other_queries = env(container(in_words(), a_revision(in_words(query="query: "), "Stable")))
+    assert other_queries is not None
+    assert other_queries.text_column == "text", "what stands before queries is no matter"
+
+
 def test_the_memory_of_a_pod_has_room_for_as_many_as_there_may_be() -> None:
     def limit(of: VectorIndexSpec) -> int:
         return int(container(of, a_revision(of, "Stable"))["resources"]["limits"]["memory"].removesuffix("Mi"))

@@ -28,10 +28,13 @@ from vectorindex_searcher.index.fresh import FreshFile, FreshRows, Gathered, che
 from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.proof.encoder import check_model
 from vectorindex_searcher.serve import fresh as fresh_module
-from vectorindex_searcher.serve.fresh import FreshSource, Seen, fresh_task
+from vectorindex_searcher.serve.fresh import FreshSource, Seen, comparing, fresh_task, model_id
 from vectorindex_searcher.serve.fresh_port import FreshPort
 from vectorindex_searcher.serve.search.freshness import Freshness
+from vectorindex_searcher.serve.server import Server
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.workers.fresh import FrontFresh, PodFresh, WorkerFresh
+from vectorindex_searcher.serve.workers.pod import Pod
 from vectorindex_searcher.serve.workers.samples import LiveStates
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role, open_store
@@ -483,6 +486,22 @@ def test_vectors_of_another_model_are_answered_by_no_pod(world: World) -> None:
     assert (ids(pod.look()), world.numbers) == ([*range(30), 60, 61], [1, 2, 3])
     world.write("c.parquet", [50])
     assert ids(pod.look()) == [*range(30), 50, 60, 61], "what is written again is another file"
+
+
+def test_texts_of_rows_are_encoded_as_those_of_the_index_were(world: World) -> None:
+    encoder = contract.EncoderTask(endpoint=contract.EmbeddingsEndpoint(url="http://tei/v1"), query_prefix="query: ")
+    task = world.task().model_copy(update={"encoder": encoder})
+    told = contract.FreshTask(place=world.place("fresh"), text_column="tenant", document_prefix="passage: ")
+    compares = comparing(task, told).encoder
+    assert compares == encoder.model_copy(update={"document_prefix": "passage: "})
+    assert comparing(task, None) is comparing(task, contract.FreshTask(place=world.place("fresh"))) is task
+    assert comparing(world.task(), told).encoder is None
+    settings = Settings(fresh=told.task_text(first_release=False), http_port=0, admin_port=0)
+    pod = Pod(task, settings)
+    for channel in (pod._control, pod._fronts):
+        channel.close()
+    assert Server(task, settings)._task.encoder == pod._task.encoder == compares
+    assert model_id(compares, told) != model_id(encoder, told), "what was compared with another prefix is compared anew"
 
 
 def test_the_word_of_another_model_is_none(world: World) -> None:

@@ -70,6 +70,10 @@ class ServedEncoder(Model):
     model: str | None = None
     query_prefix: str | None = None
 
+    def of_rows(self) -> ServedEncoder:
+        """What of it matters to the texts of rows."""
+        return self.model_copy(update={"query_prefix": None})
+
 
 class Embedding(contract.Embedding):
     """Which model made the vectors, and what encodes queries in words."""

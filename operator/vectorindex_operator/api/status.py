@@ -106,6 +106,12 @@ class LiveFresh(Stored):
     prefix: str
     max_rows: int
     poll_seconds: float
+    encoder: ServedEncoder | None = None
+    """What some rows of each new file are compared with, whatever stands before queries; None: nothing."""
+    text_column: str | None = None
+    """Of the texts that it encodes."""
+    document_prefix: str | None = None
+    """Before each of them."""
 
 
 class FreshRefusal(Stored):
@@ -182,7 +188,17 @@ class Live(Stored):
             return None
         poll = duration_seconds(spec.source.poll) if spec.source.poll != "0" else 0.0
         seconds = min(max(poll, SHORTEST_FRESH_POLL), LONGEST_FRESH_POLL)
-        return LiveFresh(prefix=fresh.prefix, max_rows=fresh.max_rows, poll_seconds=seconds)
+        told = LiveFresh(prefix=fresh.prefix, max_rows=fresh.max_rows, poll_seconds=seconds)
+        encoder, served = spec.embedding.encoder, spec.embedding.served()
+        if encoder is None or served is None:
+            return told
+        return told.model_copy(
+            update={
+                "encoder": served.of_rows(),
+                "text_column": encoder.text_column,
+                "document_prefix": spec.embedding.document_prefix,
+            }
+        )
 
 
 class VectorIndexStatus(Stored):

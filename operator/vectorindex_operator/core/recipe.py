@@ -173,11 +173,15 @@ def fresh_task(frozen: RevisionSpec, live: Live) -> FreshTask | None:
     where = fresh_place(frozen, live)
     if where is None or live.fresh is None:
         return None
+    encoder = frozen.served_as().encoder
+    compares = encoder is not None and encoder.of_rows() == live.fresh.encoder  # else the prefix is another model's
     return FreshTask(
         place=where.location(),
         columns=frozen.columns,
         max_rows=live.fresh.max_rows,
         poll_seconds=live.fresh.poll_seconds,
+        text_column=(live.fresh.text_column or "") if compares else "",
+        document_prefix=live.fresh.document_prefix if compares else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from .encoder import Prefix
 from .model import Model
 from .places import Location
 from .spec import Columns
@@ -51,6 +52,8 @@ class FreshTask(Model):
     text_column: Annotated[str, Field(max_length=128)] = ""
     """Metadata column of the texts that vectors were made of: a searcher with the index's encoder compares some rows of
     each new file. Empty: nobody does."""
+    document_prefix: Prefix | None = None
+    """Stood before each of these texts; None: what the encoder's folder says."""
 
 
 class FreshOrder(Model):

@@ -106,6 +106,14 @@ def fresh_task(text: str) -> contract.FreshTask | None:
         return None
 
 
+def comparing(task: contract.ServeTask, told: contract.FreshTask | None) -> contract.ServeTask:
+    """The task with an encoder that makes of the texts of rows what it made of the index's."""
+    if task.encoder is None or told is None or told.document_prefix is None:
+        return task
+    encoder = task.encoder.model_copy(update={"document_prefix": told.document_prefix})
+    return task.model_copy(update={"encoder": encoder})
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What of a snapshot stands beside the index."""

@@ -25,7 +25,7 @@ from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
 from .evidence.metrics import Gauges, SearcherMetrics
 from .evidence.ring import EvidenceRing, LiveTally
-from .fresh import fresh_task
+from .fresh import comparing, fresh_task
 from .fresh_port import FreshPort
 from .fresh_watch import FreshWatch
 from .http import limits
@@ -53,7 +53,8 @@ class Server:
 
     def __init__(self, task: contract.ServeTask, settings: Settings) -> None:
         """Raises BadSpec when token file or certificate cannot be used: before anything is downloaded."""
-        self._task = task
+        told = fresh_task(settings.fresh)
+        self._task = task = comparing(task, told)
         self._settings = settings
         self._traffic = Traffic()
         self._ring = EvidenceRing(task.segments)
@@ -64,7 +65,6 @@ class Server:
         self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, key, self._read_deleted_again)
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
         self._source = SourceListing.told(settings.source, self._gauges)
-        told = fresh_task(settings.fresh)
         self._fresh = watch = FreshWatch(task, told, settings.pod) if told is not None else None
         self._fresh_port = FreshPort(lambda: watch.seen, watch.switch) if watch is not None else None
         self._progress = "starting"

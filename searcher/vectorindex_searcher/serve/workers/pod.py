@@ -28,7 +28,7 @@ from ...errors import TaskError
 from ...index.selection.rowset import RowSet
 from .. import load
 from ..evidence.metrics import Gauges
-from ..fresh import fresh_task
+from ..fresh import comparing, fresh_task
 from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
@@ -60,7 +60,8 @@ class Pod:
         """Raises BadSpec when token file or certificate cannot be used, or this is no system for several processes:
         before anything is downloaded."""
         check_system()
-        self._task, self._settings = task, settings
+        self._fresh_told = fresh_task(settings.fresh)
+        self._task, self._settings = comparing(task, self._fresh_told), settings
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._policies = Policies.told(settings.policy_file, self._tokens)
         self._certificate: Certificate | None = None
@@ -260,7 +261,7 @@ class Pod:
 
     def _load(self) -> load.Loaded:
         loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings, self._gauges)
-        told = fresh_task(self._settings.fresh)
+        told = self._fresh_told
         if told is not None:
             self._say("reading fresh rows")
             self._fresh = PodFresh(loaded.engine, self._task, told, self._settings.pod, loaded.encoder)
