@@ -346,6 +346,14 @@ SHARDS = (
         "No guardrail would trip while a token that does not fit refuses every query.",
     ),
     Mutant(
+        "every 503 of a shard is too much to do",
+        f"{_ROUTE}/ask.py",
+        '    kind = "" if isinstance(problem, _UnusableError) else problem.kind\n',
+        '    kind = {503: "Overload", 504: "DeadlineExceeded"}.get(reply.head.status, "")\n',
+        (f"{_BOUNDS}test_only_overload_and_a_deadline_excuse_a_shard",),
+        "A shard that hangs, or something before it, would count as no error.",
+    ),
+    Mutant(
         "whoever may ask takes pods out by what they refuse",
         f"{_ROUTE}/ask.py",
         "        if error.refused:\n",

@@ -23,6 +23,7 @@ from vectorindex_searcher.serve.route import pods as pods_module
 from vectorindex_searcher.serve.route import router as router_module
 from vectorindex_searcher.serve.route.link import Link, Room
 from vectorindex_searcher.serve.route.token import ShardToken
+from vectorindex_searcher.serve.search.pool import deadline_exceeded
 
 COUNT, SHARDS = 240, 3
 BINARY = {"Accept": "application/octet-stream"}
@@ -267,7 +268,7 @@ def test_a_deadline_travels_along_and_a_slow_shard_keeps_nobody_longer(engines: 
     with pods_of(engines) as pods, routing(addresses(pods)) as router:
         seen: list[int] = []
         pods[0][0].app.lie = lambda request: (
-            seen.append(int(request.headers[b"x-request-timeout-ms"])) or Response(504, b"{}")
+            seen.append(int(request.headers[b"x-request-timeout-ms"])) or deadline_exceeded().response(REVISION)
         )
         headers = {"X-Request-Timeout-Ms": "400"}
         assert router.search({"vector": queries(1)[0].tolist()}, headers=headers)[0] == 504

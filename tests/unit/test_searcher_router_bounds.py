@@ -275,6 +275,19 @@ def test_a_refusal_of_what_the_router_has_checked_is_a_fault_of_the_index(
     assert shard.alive == 2, "whoever may ask could else take pods out"
 
 
+@pytest.mark.parametrize("fault", [(503, "Stalled", None), (503, "x y", None), (504, "Stalled", None)], ids=str)
+def test_only_overload_and_a_deadline_excuse_a_shard(
+    lying: tuple[Router, list[list[Pod]]], fault: tuple[int, str, str | None]
+) -> None:
+    router, pods = lying
+    before = errors(router)
+    for pod in pods[0]:
+        pod.app.lie = refusing(*fault)
+    status, _, problem = router.search({"vector": VECTOR})
+    assert (status, problem["type"]) == (503, "urn:vectorindex:problem:ShardsMissing")
+    assert errors(router) == before + 1
+
+
 @pytest.mark.parametrize("fault", [(400, "TooMuchWork", "vectors"), (400, "InvalidField", "params.nprobe")])
 def test_what_only_a_shard_knows_is_told_to_the_client(
     lying: tuple[Router, list[list[Pod]]], fault: tuple[int, str, str]

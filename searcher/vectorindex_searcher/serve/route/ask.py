@@ -190,8 +190,7 @@ class Ask:
         if 400 <= head.status < 500:
             raise _refusal(outcome)
         if head.status != 200:
-            reasons = {503: Reason.OVERLOAD, 504: Reason.DEADLINE}
-            raise _UnusableError(reasons.get(head.status, Reason.FAILED), f"it answered {head.status}")
+            raise _UnusableError(_reason(outcome), f"it answered {head.status}")
         return outcome
 
 
@@ -201,6 +200,16 @@ class _UnusableError(Exception):
     def __init__(self, reason: Reason, text: str, *, broken: bool = False, refused: bool = False) -> None:
         super().__init__(text)
         self.reason, self.broken, self.refused = reason, broken, refused
+
+
+def _reason(reply: Reply) -> Reason:
+    """Of an answer with a status from 500 on: only what a searcher says of too much to do, or of too little time, says
+    nothing about the index."""
+    problem = _problem(reply)
+    kind = "" if isinstance(problem, _UnusableError) else problem.kind
+    return {(503, "Overload"): Reason.OVERLOAD, (504, "DeadlineExceeded"): Reason.DEADLINE}.get(
+        (reply.head.status, kind), Reason.FAILED
+    )
 
 
 def _refusal(reply: Reply) -> Problem | _UnusableError:
