@@ -228,6 +228,10 @@ release: setup ## build a release and say what would be sent out; PUBLISH=1 send
 		$(if $(BASE),--base $(BASE)) $(foreach one,$(PLATFORMS),--platform $(one)) $(if $(AUTHFILE),--authfile $(AUTHFILE)) \
 		$(if $(PLAIN_HTTP),--plain-http) $(if $(PUBLISH),--publish)
 
+.PHONY: test-release
+test-release: setup ## `make release PUBLISH=1` into a registry on loopback, signed, and verified as others do it; 5 minutes
+	@$(RUN) tests/run_layers.py release
+
 .PHONY: test-elsewhere
 test-elsewhere: setup ## the demo with rights in one namespace alone, out of a registry, by digest, on the local cluster; 10 minutes
 	@$(RUN) tests/run_layers.py elsewhere

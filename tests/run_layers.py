@@ -26,9 +26,9 @@ import gpu_python  # noqa: E402
 
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "stores", "gpu")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "release", "stores", "gpu")
 """Run only where they are named: what they need takes minutes to build."""
-NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere"})
+NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere", "release"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
     "chaos": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm")),
@@ -39,6 +39,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
         [str(CLUSTER), "binary", "cosign"],
         [sys.executable, "-m", "releasing", "push", "--local"],
     ),
+    "release": tuple([str(CLUSTER), "binary", name] for name in ("registry", "cosign", "helm")),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite", "fake-gcs-server")),
     "gpu": ([sys.executable, str(ROOT / "hack" / "gpu_python.py")],),
