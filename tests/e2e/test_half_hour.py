@@ -37,8 +37,8 @@ class Shell:
         own = self.folder / "kubeconfig"
         own.write_text(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten"))
         (self.folder / "bin").mkdir()
-        for name, program in {"kubectl": cluster.kubectl_program, "python": sys.executable}.items():
-            (self.folder / "bin" / name).symlink_to(shutil.which(program) or program)
+        kubectl = cluster.kubectl_program
+        (self.folder / "bin" / "kubectl").symlink_to(shutil.which(kubectl) or kubectl)
         path = (str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
         self.known = os.environ | access.secret()
         self.known |= {"KUBECONFIG": str(own), "S3_ENDPOINT": access.endpoint, "PATH": os.pathsep.join(path)}
