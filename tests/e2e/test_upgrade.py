@@ -62,6 +62,7 @@ def space(first_release: PastRelease, kube: Kube, store: ObjectStore) -> Iterato
     made.remove()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_SECONDS)
 def test_upgrades_and_a_downgrade_cost_no_query_and_no_build(
     cluster: Cluster, images: Images, first_release: PastRelease, space: Workspace, corpus: Corpus
