@@ -72,7 +72,7 @@ class Shell:
         (state,) = STATE.findall(line)
         index = self.space.index
         index.wait(
-            lambda: index.traffic() and index.revision(index.traffic()).get("phase") == state,
+            lambda: bool(name := index.traffic()) and index.revision(name).get("phase") == state,
             300,
             f"what has the traffic to be {state}",
         )
