@@ -182,7 +182,7 @@ how-large: setup ## a plan for many rows: shards, memory, disk, hours, CPU (ROWS
 
 .PHONY: bench-gpu
 bench-gpu: setup ## what a GPU builds in a second against the CPUs beside it, a million x 768 (QUICK=1; GPU_PYTHON as test-gpu)
-	@$(RUN) hack/gpu_python.py && $(RUN) bench/gpu.py $(if $(QUICK),--quick)
+	@$(RUN) hack/gpu_python.py && $(RUN) bench/gpu.py $(if $(QUICK),--quick) && PYTHONPATH=searcher $(or $(GPU_PYTHON),build/gpu/bin/python) bench/gpu_graph.py $(if $(QUICK),--quick)
 
 .PHONY: cold
 cold: setup ## rollbacks to revisions whose searchers are gone, 0.1 to 4 GB of index, 15 minutes (QUICK=1; SIZES="0.1 1" ROUNDS=3)
