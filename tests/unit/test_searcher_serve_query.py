@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -368,7 +369,7 @@ def test_the_cache_of_plans_is_bounded_in_entries_and_bytes(puts: list[tuple[int
     plan = parse({"vector": V}).plan
     cache = PlanCache(entries=8, nbytes=64 << 10)
     for number, length in puts:
-        key = (False, b"%d" % number + b" " * length)
+        key = (False, b"%d" % number + b" " * length, b"")
         if cache.get(key) is None:
             cache.put(key, plan)
         assert len(cache) <= 8
@@ -380,8 +381,22 @@ def test_a_plan_that_is_asked_for_again_and_again_stays() -> None:
     plan = parse({"vector": V}).plan
     cache = PlanCache(entries=8)
     for number in range(100):
-        cache.put((False, b"%d" % number), plan)
-        assert cache.get((False, b"0")) is plan
+        cache.put((False, b"%d" % number, b""), plan)
+        assert cache.get((False, b"0", b"")) is plan
+
+
+def test_the_cache_of_plans_holds_what_it_counts() -> None:
+    """What orjson makes of a few bytes takes 4 KB for as long as it lives."""
+    plan = parse({"vector": V}).plan
+    cache = PlanCache()
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            cache.put((False, orjson.dumps({"k": number}), b""), plan)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < cache.nbytes
 
 
 def test_what_takes_long_is_left_for_a_search_thread() -> None:

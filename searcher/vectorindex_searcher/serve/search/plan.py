@@ -362,6 +362,8 @@ class PlanCache:
         cost = plan.nbytes + sys.getsizeof(key[1])
         if cost > self._bytes // 8:
             return
+        binary, text, policy = key
+        key = binary, bytes(memoryview(text)), policy  # a copy: what orjson makes of a few bytes takes 4 KB
         with self._lock:
             if key in self._young:
                 return
