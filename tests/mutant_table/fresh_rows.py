@@ -42,7 +42,7 @@ FRESH_ROWS = (
     Mutant(
         "what fresh rows take in memory has no bound",
         _SOURCE,
-        "        if held > contract.FRESH_METADATA_BYTES:\n",
+        "        if held > self._most[1]:\n",
         "        if False:\n",
         (f"{_SOURCE_TESTS}::test_what_is_small_in_a_file_is_bounded_in_memory",),
         "Files of a few kilobytes end every searcher of the index.",
@@ -50,7 +50,7 @@ FRESH_ROWS = (
     Mutant(
         "what a file of fresh rows takes in memory has no bound",
         f"{_SEARCHER}/dataset/fresh.py",
-        "        if held > FRESH_METADATA_BYTES:\n",
+        "        if held > most[1]:\n",
         "        if False:\n",
         (f"{_SOURCE_TESTS}::test_what_is_small_in_a_file_is_bounded_in_memory",),
         "It would end the process before it is counted with the others.",
@@ -78,6 +78,14 @@ FRESH_ROWS = (
         "",
         (f"{_SEARCH_TESTS}::test_a_number_never_falls",),
         "A client's own writes would be there, and then not.",
+    ),
+    Mutant(
+        "a file of many rows is read before they are counted",
+        f"{_SEARCHER}/dataset/fresh.py",
+        "    if source.rows > most[0]:\n",
+        "    if source.rows > 10**9:\n",
+        (f"{_SOURCE_TESTS}::test_of_a_file_of_too_many_rows_none_is_read",),
+        "Equal vectors take nothing in a file: one of a few kilobytes would end every searcher of the index.",
     ),
     Mutant(
         "one file with a fault holds up all others",
@@ -146,8 +154,8 @@ FRESH_ROWS = (
     Mutant(
         "the bounds are those of the limit alone",
         _SOURCE,
-        "        self._most = min(told.max_rows, share)\n",
-        "        self._most = told.max_rows\n",
+        "        self._most = contract.most_fresh(told.max_rows, engine.count)\n",
+        "        self._most = contract.most_fresh(told.max_rows, 10**9)\n",
         (f"{_SOURCE_TESTS}::test_a_share_of_the_rows_is_the_bound_of_a_large_index",),
         "A tenth of the index could be rows that no gate has seen, and every query would pay for them.",
     ),

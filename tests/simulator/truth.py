@@ -10,8 +10,6 @@ from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import Gate
 from vectorindex_searcher.contract import (
-    FEW_FRESH_ROWS,
-    FRESH_SHARE,
     LIVE_QUERIES,
     BuildResult,
     BuildTask,
@@ -38,6 +36,7 @@ from vectorindex_searcher.contract import (
     SegmentRecall,
     ValidateResult,
     ValidateTask,
+    most_fresh,
 )
 
 DEFAULT_FLOOR = Gate().recall.min
@@ -272,7 +271,7 @@ class Truth:
         absorbed = self.taken_in.get(built.fingerprint, ("", frozenset()))[1]
         own = {name: one for name, one in self.fresh.items() if name not in absorbed}
         refused = [RefusedFile(object=name, reason=one.bad, message="no") for name, one in own.items() if one.bad]
-        most = min(task.max_rows, max(FEW_FRESH_ROWS, int(FRESH_SHARE * built.count)))
+        most, _ = most_fresh(task.max_rows, built.count)
         if self.snapshots[-1] != frozenset(self.fresh):
             self.snapshots.append(frozenset(self.fresh))
         good = [one for one in own.values() if not one.bad]  # as they came, the oldest first

@@ -16,6 +16,7 @@ from observations import (
     a_revision,
     actions,
     after,
+    built,
     condition,
     index,
     listing,
@@ -32,7 +33,7 @@ from observations import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import FreshStatus, Live, SourcePoll, VectorIndexSpec
-from vectorindex_operator.core import identity
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.fresh_looks import UNKNOWN_TO_IMAGE, FreshAnswer, FreshHeard
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
@@ -47,7 +48,16 @@ from vectorindex_operator.core.plan import (
     WriteRevisionStatus,
 )
 from vectorindex_operator.manifests.render import render
-from vectorindex_searcher.contract import FRESH_ENV, Evidence, EvidenceBucket, FreshLook, FreshTask, RefusedFile
+from vectorindex_searcher.contract import (
+    FRESH_COPIES,
+    FRESH_ENV,
+    Evidence,
+    EvidenceBucket,
+    FreshLook,
+    FreshTask,
+    RefusedFile,
+    most_fresh,
+)
 
 POLL = 60.0
 BARE: dict[str, Any] = {"source": {"poll": "1m", "minInterval": "0s"}, "guardrails": {"rules": []}}
@@ -172,7 +182,9 @@ def test_the_memory_of_a_pod_has_room_for_as_many_as_there_may_be() -> None:
         return int(container(of, a_revision(of, "Stable"))["resources"]["limits"]["memory"].removesuffix("Mi"))
 
     many = spec(**{**BARE, "source": {**BARE["source"], "fresh": {"prefix": "fresh/"}}})
-    assert limit(WITHOUT) <= limit(OF) <= limit(many) < limit(WITHOUT) + 16, "5 % of 10,000 rows of 8 numbers"
+    assert limit(WITHOUT) < limit(OF) <= limit(many) < limit(WITHOUT) + 22, "5 % of 10,000 rows of 8 numbers"
+    rows, held = most_fresh(50_000, 10_000)
+    assert recipe.fresh_bytes(STABLE.spec, Live.of(many), built(count=10_000)) == FRESH_COPIES * (32 * rows + held)
 
 
 def test_a_job_is_told_where_they_are() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.test_searcher_policies import BINARY, COUNT, DIMENSION, SIZES, TAGS, TENANTS, Shop, a_shop, an_engine
+from unit.test_searcher_policies import COUNT, DIMENSION, SIZES, TAGS, TENANTS, Shop, a_shop, an_engine
 
 from vectorindex_searcher.contract import FRESH_HEADER
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
@@ -25,6 +25,7 @@ from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.serve.http.messages import Problem
 from vectorindex_searcher.serve.search.freshness import Freshness
 
+BINARY = "application/octet-stream"
 QUERY = [1.0, *[0.0] * (DIMENSION - 1)]
 
 

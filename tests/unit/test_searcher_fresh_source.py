@@ -22,6 +22,7 @@ from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.dataset import fresh as fresh_files
 from vectorindex_searcher.dataset.listing import Listing
 from vectorindex_searcher.dataset.objects import FreshObject
+from vectorindex_searcher.dataset.source import Source
 from vectorindex_searcher.errors import BadData, BadSpec, StoreUnavailable
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.fresh import FreshFile, FreshRows, Gathered, check_lengths, gathered_from
@@ -261,7 +262,7 @@ def test_beyond_the_bounds_the_oldest_files_are_answered_and_a_build_is_due(worl
     assert (look.number, look.full, look.reason, look.waiting) == (2, True, "TooManyFreshRows", MOST + 1)
     assert "more than 100 fresh rows" in look.message
     few = world.pod(maxRows=10)
-    assert (ids(few.look()), few.seen.number, bool(few.seen.limit)) == ([], 2, True)
+    assert (ids(few.look()), few.seen.number, bool(few.seen.limit)) == ([COUNT], 2, True), "b alone is too many"
     (world.root / "fresh" / "b.parquet").unlink()
     assert ids(pod.look()) == [COUNT]
     assert (pod.seen.limit, pod.seen.told(off=False, now=0.0).reason) == ("", "")
@@ -309,6 +310,15 @@ def test_a_deleted_id_is_hidden_however_full_it_is(world: World, monkeypatch: py
     assert (pod.seen.reason, pod.look(), pod.seen.reason) == ("TooManyFreshFiles", None, "TooManyFreshFiles")
 
 
+def test_of_a_file_of_too_many_rows_none_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal vectors take nothing in a file, and all their bytes in memory."""
+    pod = world.pod(maxRows=2)
+    world.write("a.parquet", [1, 2, 3])
+    monkeypatch.setattr(Source, "blocks", lambda _: pytest.fail("it is read"))
+    assert (ids(pod.look()), pod.seen.refused) == ([], ())
+    assert "a.parquet has 3 rows, at most 2" in pod.seen.limit
+
+
 def test_a_file_that_is_too_large_has_no_other_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pod = world.pod()
     large = world.write("a.parquet", [1, 2])
@@ -320,8 +330,7 @@ def test_a_file_that_is_too_large_has_no_other_wait(world: World, monkeypatch: p
 
 
 def test_what_is_small_in_a_file_is_bounded_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, place in ((fresh_files, "FRESH_METADATA_BYTES"), (contract, "FRESH_METADATA_BYTES")):
-        monkeypatch.setattr(module, place, 1 << 20)
+    monkeypatch.setattr("vectorindex_searcher.contract.fresh.FEW_FRESH_BYTES", 1 << 20)
     pod = world.pod()
     world.write("b.parquet", [1])
     bomb = world.write("a.parquet", list(range(50)), tenant=["a" * 40_000] * 50)
@@ -343,7 +352,8 @@ def test_a_share_of_the_rows_is_the_bound_of_a_large_index(world: World, engine:
         pod = world.pod()
     finally:
         engine.count = count  # type: ignore[misc]
-    assert pod._most == 200
+    assert pod._most == (200, 4 << 20)
+    assert contract.most_fresh(50_000, 10**7) == (50_000, 50_000 << 10)
 
 
 def text(path: Path, content: bytes) -> None:

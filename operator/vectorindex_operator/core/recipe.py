@@ -13,8 +13,7 @@ from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import (
-    FEW_FRESH_ROWS,
-    FRESH_SHARE,
+    FRESH_COPIES,
     TOMBSTONE_POLL_SECONDS,
     BuildResult,
     EmbeddingsEndpoint,
@@ -24,13 +23,12 @@ from vectorindex_searcher.contract import (
     OnnxFolder,
     RerankTask,
     ValidateResult,
+    most_fresh,
 )
 
 UNTOLD_RERANKER = 128 << 20
 """Bytes that the files of a cross-encoder are counted as until a gate has measured it: nobody else tells their size.
 Whoever names a larger one and has no labelled queries gives searcher.resources."""
-_FRESH_ROW_BYTES = 1024
-"""Of id and metadata of a fresh row, as they are counted: what is longer is rare."""
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -186,11 +184,11 @@ def fresh_task(frozen: RevisionSpec, live: Live) -> FreshTask | None:
 
 
 def fresh_bytes(frozen: RevisionSpec, live: Live, build: BuildResult) -> int:
-    """What they take in the memory of a process: at most as many as the bounds allow, in two snapshots for a moment."""
+    """What they take in the memory of a process: as many as the bounds allow, while it takes a snapshot."""
     if live.fresh is None or fresh_place(frozen, live) is None:
         return 0
-    rows = min(live.fresh.max_rows, max(FEW_FRESH_ROWS, int(FRESH_SHARE * build.count)))
-    return 2 * rows * (4 * build.dimension + _FRESH_ROW_BYTES)
+    rows, held = most_fresh(live.fresh.max_rows, build.count)
+    return FRESH_COPIES * (4 * rows * build.dimension + held)
 
 
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:

@@ -46,10 +46,10 @@ from .evidence import (
 )
 from .fresh import (
     FEW_FRESH_ROWS,
+    FRESH_COPIES,
     FRESH_ENV,
     FRESH_FILE_BYTES,
     FRESH_FILES,
-    FRESH_METADATA_BYTES,
     FRESH_PATH,
     FRESH_POLL_SECONDS,
     FRESH_REFUSED,
@@ -60,6 +60,7 @@ from .fresh import (
     FreshOrder,
     FreshTask,
     RefusedFile,
+    most_fresh,
 )
 from .internal import (
     INTERNAL_KEY_ENV,
@@ -275,11 +276,11 @@ __all__ = [
     "FILTERED",
     "FILTERED_HEADER",
     "FORMAT_VERSION",
+    "FRESH_COPIES",
     "FRESH_ENV",
     "FRESH_FILES",
     "FRESH_FILE_BYTES",
     "FRESH_HEADER",
-    "FRESH_METADATA_BYTES",
     "FRESH_PATH",
     "FRESH_POLL_SECONDS",
     "FRESH_REFUSED",
@@ -450,6 +451,7 @@ __all__ = [
     "live_room",
     "live_seed",
     "memory_bytes",
+    "most_fresh",
     "mount_dir",
     "number_text",
     "open_shadow_key",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..contract import FRESH_FILE_BYTES, FRESH_METADATA_BYTES, MAX_FRESH_ROWS, Columns, Embedding
+from ..contract import FRESH_FILE_BYTES, Columns, Embedding
 from ..errors import BadData, TaskError
 from ..storage.store import Store, list_all
 from .blocks import Block
@@ -77,10 +77,15 @@ def check_name(key: str) -> None:
 
 
 def read_fresh(
-    store: Store, item: FreshObject, columns: Columns, embedding: Embedding, schema: pa.Schema | None = None
+    store: Store,
+    item: FreshObject,
+    columns: Columns,
+    embedding: Embedding,
+    most: tuple[int, int],
+    schema: pa.Schema | None = None,
 ) -> FreshTable | None:
     """The rows of one file as it was listed; None when it has none. `embedding`: with the dimension that they must
-    have. `schema`: types of the metadata; None: the file's own.
+    have. `most`: rows, and bytes of ids and metadata in memory. `schema`: types of the metadata; None: the file's own.
 
     Raises BadData or BadSpec naming the file (TooManyFresh for one of too many rows), SourceChanged, StoreUnavailable.
     """
@@ -93,8 +98,8 @@ def read_fresh(
         if error.reason == "EmptySource":
             return None
         raise
-    if source.rows > MAX_FRESH_ROWS:
-        raise TooManyFresh(item.key, f"{item.key} has {source.rows} rows, at most {MAX_FRESH_ROWS} may be fresh")
+    if source.rows > most[0]:
+        raise TooManyFresh(item.key, f"{item.key} has {source.rows} rows, at most {most[0]} may be fresh")
     if schema is not None:
         source = replace(source, metadata=schema)
     blocks: list[Block] = []
@@ -102,8 +107,8 @@ def read_fresh(
     for block in source.blocks():
         blocks.append(block)
         held += block.metadata.nbytes + (0 if block.ids is None else block.ids.nbytes)
-        if held > FRESH_METADATA_BYTES:
-            message = f"ids and metadata of {item.key} take more than {FRESH_METADATA_BYTES} bytes in memory"
+        if held > most[1]:
+            message = f"ids and metadata of {item.key} take more than {most[1]} bytes in memory"
             remedy = "Write its rows as several files, or with shorter metadata."
             raise BadData("FileTooLarge", message, object=item.key, field=FIELD, remedy=remedy)
     metadata = pa.concat_tables([block.metadata for block in blocks])

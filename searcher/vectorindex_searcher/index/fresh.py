@@ -96,7 +96,7 @@ class Gathered:
         head = np.array([self.number, *self.vectors.shape, *map(len, parts)], "<i8")
         yield head.tobytes()
         yield from parts
-        yield np.ascontiguousarray(self.vectors, "<f4").tobytes()
+        yield np.ascontiguousarray(self.vectors, "<f4").ravel().view(np.uint8).data
 
 
 _HEAD = 6
@@ -107,7 +107,7 @@ def gathered_from(data: bytes) -> Gathered:
     number, count, dimension, *sizes = np.frombuffer(data, "<i8", _HEAD).tolist()
     at, found = 8 * _HEAD, []
     for size in sizes:
-        with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(data).slice(at, size))) as stream:
+        with pa.ipc.open_stream(data[at : at + size]) as stream:  # a copy: it must not keep the vectors
             found.append(stream.read_next_batch())
         at += size
     ids, metadata, named = found

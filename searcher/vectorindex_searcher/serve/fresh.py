@@ -160,8 +160,8 @@ class FreshSource:
         self._id_column = task.id_column
         self._columns = told.columns.model_copy(update={"metadata": engine.metadata_columns})
         self._embedding = engine.manifest.embedding.model_copy(update={"dimension": engine.dimension})
-        share = max(contract.FEW_FRESH_ROWS, int(contract.FRESH_SHARE * engine.count))
-        self._most = min(told.max_rows, share)
+        self._most = contract.most_fresh(told.max_rows, engine.count)
+        """Rows, and bytes of their ids and metadata."""
         self._encoder = encoder if told.text_column in engine.metadata_columns else None
         self._text_column, self._model = told.text_column, model_id(task.encoder, told)
         self._compared: set[Name] = set()
@@ -326,10 +326,10 @@ class FreshSource:
         """The bound that so much exceeds, in words. held: bytes of ids and metadata."""
         if files > contract.FRESH_FILES:
             return f"more than {contract.FRESH_FILES} files of fresh rows are listed"
-        if rows > self._most:
-            return f"more than {self._most} fresh rows are listed beside {self._engine.count} of the index"
-        if held > contract.FRESH_METADATA_BYTES:
-            return f"ids and metadata of fresh rows take more than {contract.FRESH_METADATA_BYTES} bytes"
+        if rows > self._most[0]:
+            return f"more than {self._most[0]} fresh rows are listed beside {self._engine.count} of the index"
+        if held > self._most[1]:
+            return f"ids and metadata of fresh rows take more than {self._most[1]} bytes"
         return ""
 
     def _file(self, item: FreshObject) -> FreshFile | TaskError | None:
@@ -343,7 +343,8 @@ class FreshSource:
         return self._read[name]
 
     def _checked(self, item: FreshObject) -> FreshFile | None:
-        table = read_fresh(self._store, item, self._columns, self._embedding, self._engine.metadata_schema)
+        schema = self._engine.metadata_schema
+        table = read_fresh(self._store, item, self._columns, self._embedding, self._most, schema)
         if table is None:
             return None
         found = FreshFile(item.key, item.stored_at, table.ids, table.vectors, table.metadata)
