@@ -193,6 +193,11 @@ rollouts: setup ## 50 good and 50 bad rollouts with faults on a real cluster, 40
 	@$(RUN) bench/rollouts.py --indexes $(or $(INDEXES),5) --cycles $(or $(CYCLES),10) --faults 20 --seed $(or $(SEED),1) \
 		--minutes $(or $(MINUTES),35) --write
 
+.PHONY: shards-chaos
+shards-chaos: setup ## rollouts and rollbacks of an index in shards on a real cluster while pods of shards, routers, the operator and the store fail, 10 minutes (SHARDS=2 MINUTES=8 SEED=1)
+	@$(RUN) bench/rollouts.py --indexes 1 --shards $(or $(SHARDS),2) --cycles 20 --rate 100 --faults 15 --seed $(or $(SEED),1) \
+		--minutes $(or $(MINUTES),8) --write
+
 .PHONY: idle
 idle: setup ## the operator at rest and with 50 soaks, 1,000 indexes on a real API server, 45 minutes (QUICK=1)
 	@$(RUN) bench/idle.py $(if $(QUICK),--quick)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from e2e.operator_release import Operator, kill_container, main_processes
@@ -30,6 +31,10 @@ STORE_NAMESPACE = "object-store"
 API_SERVER = b"kube-apiserver"
 STOPPED_SECONDS = (3.0, 10.0)
 PATIENCE_SECONDS = 90.0
+SEARCHER, SHARD = "searcher", "shard"
+"""Components: what users reach, which of an index in shards are routers; and searchers of a shard."""
+SHARD_LABEL = "vectorindex.dev/shard"
+Group = tuple[str, str]
 EVICTED = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
 
 
@@ -70,19 +75,29 @@ class PatientKube(Kube):
 class Faults:
     """Draws and carries out faults in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, operator: Operator, spaces: Sequence[Workspace], seed: int, every: float) -> None:
+    def __init__(
+        self, operator: Operator, spaces: Sequence[Workspace], seed: int, every: float, *, shards: bool = False
+    ) -> None:
+        """`every`: seconds between two, about; `shards`: whether the indexes are in shards, behind routers."""
         self.operator, self.spaces, self.every = operator, spaces, every
         self.done: list[Fault] = []
-        self._killed: set[tuple[str, str]] = set()
+        self._killed: set[Group] = set()
         self._random = random.Random(seed)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
         self._kinds: dict[str, tuple[int, Callable[[], tuple[str, str]]]] = {
-            "searcher killed": (5, self._kill_searcher),
-            "searcher evicted (API)": (2, self._evict),
-            "searcher evicted (node pressure)": (2, self._pressure),
-            "operator killed": (3, self._kill_operator),
+            "operator killed": (3, self._kill_operator)
         }
+        for name, component in (
+            (("router", SEARCHER), ("pod of a shard", SHARD)) if shards else (("searcher", SEARCHER),)
+        ):
+            self._kinds |= {
+                f"{name} killed": (5, partial(self._kill, component)),
+                f"{name} evicted (API)": (2, partial(self._evict, component)),
+                f"{name} evicted (node pressure)": (2, partial(self._pressure, component)),
+            }
+        if shards:
+            self._kinds["a pod of each shard lost"] = (5, self._lose_one_of_each)
         if operator.cluster.name == "local":
             self._kinds |= {
                 "object store stopped": (2, self._stop_store),
@@ -112,16 +127,16 @@ class Faults:
 
     # ------------------------------------------------------------ searchers
 
-    def _kill_searcher(self) -> tuple[str, str]:
+    def _kill(self, component: str) -> tuple[str, str]:
         """One of each revision: several restarts of a candidate are a reason to roll it back."""
-        space, pod = self._one_of_two(but=self._killed)
+        space, pod = self._one_of_two(component, but=self._killed)
         self._killed.add((space.namespace, _revision(pod)))
         kill_container(space.kube.cluster, space.kube, pod)
         return space.namespace, _name(pod)
 
-    def _evict(self) -> tuple[str, str]:
+    def _evict(self, component: str) -> tuple[str, str]:
         """As `kubectl drain` does it: the PodDisruptionBudget has a say."""
-        space, pod = self._one_of_two()
+        space, pod = self._one_of_two(component)
         meta = {"name": _name(pod), "namespace": space.namespace}
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
         status, body = space.kube.call("POST", f"{path_of('Pod', _name(pod), space.namespace)}/eviction", body=eviction)
@@ -129,21 +144,38 @@ class Faults:
             raise HarnessError(f"{status}: {body.get('message')}")
         return space.namespace, _name(pod)
 
-    def _pressure(self) -> tuple[str, str]:
+    def _pressure(self, component: str) -> tuple[str, str]:
         """As a kubelet that is short of memory: the pod has failed, whatever its PodDisruptionBudget says."""
-        space, pod = self._one_of_two()
+        space, pod = self._one_of_two(component)
         space.kube.patch("Pod", _name(pod), space.namespace, {"status": EVICTED}, subresource="status")
         return space.namespace, _name(pod)
 
-    def _one_of_two(self, but: Set[tuple[str, str]] = frozenset()) -> tuple[Workspace, Json]:
-        """A ready searcher of a revision that has another one, of an index that is drawn. `but`: not of these."""
+    def _lose_one_of_each(self) -> tuple[str, str]:
+        """A pod of every shard of a revision at the same moment, without a word to it, as when a node is lost."""
         for space in self._random.sample(list(self.spaces), len(self.spaces)):
-            ready: dict[str, list[Json]] = {}
-            for pod in sorted(space.index.pods(), key=_name):
-                if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "searcher" and _ready(pod):
-                    ready.setdefault(_revision(pod), []).append(pod)
+            whole: dict[str, list[list[Json]]] = {}
+            for (revision, _), pods in _ready_of(space, SHARD).items():
+                whole.setdefault(revision, []).append(pods)
+            shards = max(
+                (int(_mark(pod, SHARD_LABEL)) + 1 for pod in space.index.pods() if _mark(pod, SHARD_LABEL)), default=0
+            )
+            names = sorted(
+                name for name, groups in whole.items() if len(groups) == shards and min(map(len, groups)) > 1
+            )
+            if names:
+                revision = self._random.choice(names)
+                lost = [_name(self._random.choice(pods)) for pods in whole[revision]]
+                for name in lost:
+                    space.kube.delete("Pod", name, space.namespace, grace=0)
+                return space.namespace, ", ".join(lost)
+        raise HarnessError("no revision has two ready pods of each shard")
+
+    def _one_of_two(self, component: str = SEARCHER, but: Set[Group] = frozenset()) -> tuple[Workspace, Json]:
+        """A ready pod that has another one like it, of an index that is drawn. `but`: not of these revisions."""
+        for space in self._random.sample(list(self.spaces), len(self.spaces)):
+            ready = _ready_of(space, component)
             several = sorted(
-                name for name, pods in ready.items() if len(pods) > 1 and (space.namespace, name) not in but
+                one for one, pods in ready.items() if len(pods) > 1 and (space.namespace, one[0]) not in but
             )
             if several:
                 return space, self._random.choice(ready[self._random.choice(several)])
@@ -217,12 +249,25 @@ def _api_servers() -> list[int]:
     return found
 
 
+def _ready_of(space: Workspace, component: str) -> dict[Group, list[Json]]:
+    """By revision and shard (empty: none) the pods that are ready."""
+    ready: dict[Group, list[Json]] = {}
+    for pod in sorted(space.index.pods(), key=_name):
+        if _mark(pod, "app.kubernetes.io/component") == component and _ready(pod):
+            ready.setdefault((_revision(pod), _mark(pod, SHARD_LABEL)), []).append(pod)
+    return ready
+
+
 def _name(pod: Json) -> str:
     return str(pod["metadata"]["name"])
 
 
 def _revision(pod: Json) -> str:
-    return str(pod["metadata"]["labels"].get(REVISION_LABEL, ""))
+    return _mark(pod, REVISION_LABEL)
+
+
+def _mark(pod: Json, label: str) -> str:
+    return str(pod["metadata"]["labels"].get(label, ""))
 
 
 def _ready(pod: Json) -> bool:

@@ -1,12 +1,14 @@
 """Rollouts and rollbacks under live traffic on a real cluster, with faults: does a query fail, is each end right?
 
-    python bench/rollouts.py [--indexes 1] [--cycles 10] [--rate 250] [--faults 20] [--seed 1] [--minutes 60] [--write]
+    python bench/rollouts.py [--indexes 1] [--shards 0] [--cycles 10] [--rate 250] [--faults 20] [--seed 1]
+                             [--minutes 60] [--write]
 
 A cycle rolls out a bad revision (half of the data spoiled), which a guardrail rolls back, and then a good one, which
 is promoted: two rollouts and a rollback, about 2.5 minutes on two cores, on each of the indexes at once. The queries
 never stop; `--rate` is that of all indexes together. `--faults N`: every N seconds or so a fault happens
-(rollout_faults.py). `--minutes`: no cycle begins later. A query is sent again as the Python client does it
-(docs/client.md); failed is one that has no answer then.
+(rollout_faults.py). `--shards N`: each index in so many, behind two routers (`make shards-chaos`). `--minutes`: no
+rollout begins later. A query is sent again as the Python client does it (docs/client.md); failed is one that has no
+answer then.
 
 Prints a line for each rollout and, at the end, one line of JSON; `--write` puts page and figures into bench/results.
 CLUSTER= chooses the cluster as for `make test`; a release that is there is upgraded.
@@ -36,11 +38,12 @@ import results  # noqa: E402
 from botocore.exceptions import BotoCoreError, ClientError  # noqa: E402
 from e2e.operator_release import Operator  # noqa: E402
 from e2e.vectors import Corpus, bodies  # noqa: E402
-from e2e.workspace import Workspace  # noqa: E402
+from e2e.workspace import SMALL, Workspace, merged  # noqa: E402
 from rollout_faults import Fault, Faults, PatientKube  # noqa: E402
 
 from harness import cluster, images, release, s3, traffic  # noqa: E402
 from harness.errors import HarnessError  # noqa: E402
+from harness.kube import Json  # noqa: E402
 from harness.traffic import Snapshot, Traffic  # noqa: E402
 from harness.vix import ENDED, unix  # noqa: E402
 
@@ -51,7 +54,7 @@ STORE_SECONDS = 90
 SHOWN_FAILURES = 40
 CLOSE_SECONDS = 15
 """Before a failed query: a fault that ended longer ago did not cause it."""
-QUICK = {
+QUICK: Json = {
     "build": {"retries": 3},
     "searcher": {"replicas": 2, "resources": {"requests": {"cpu": "20m"}}},  # thirty fit on two cores
 }
@@ -65,6 +68,23 @@ class Options:
     every: float
     seed: int
     minutes: float
+    shards: int = 0
+    """0: not in shards."""
+
+    @property
+    def spec(self) -> Json:
+        """Of each index."""
+        in_shards = {
+            "index": {"shards": self.shards},
+            "build": {"parallelism": 2},
+            "searcher": {"routerResources": SMALL},
+        }
+        return merged(QUICK, in_shards) if self.shards else QUICK
+
+    @property
+    def name(self) -> str:
+        """Of the page, and of the figures."""
+        return "rollouts_shards" if self.shards else "rollouts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +127,23 @@ class Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--indexes", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=0, help="of each index; 0: not in shards")
     parser.add_argument("--cycles", type=int, default=10, help="of each index")
     parser.add_argument("--rate", type=float, default=250.0, help="queries per second, all indexes together")
     parser.add_argument("--faults", type=float, default=0.0, metavar="SECONDS", help="between two; 0: none")
     parser.add_argument("--seed", type=int, default=1, help="of the faults")
     parser.add_argument("--minutes", type=float, default=60.0, help="after these no cycle begins")
     parser.add_argument("--json", type=Path, help="write the result here too")
-    parser.add_argument("--write", action="store_true", help="replace bench/results/rollouts.md and its figures")
+    parser.add_argument("--write", action="store_true", help="replace the page in bench/results and its figures")
     asked = parser.parse_args()
-    options = Options(asked.indexes, asked.cycles, asked.rate, asked.faults, asked.seed, asked.minutes)
+    options = Options(asked.indexes, asked.cycles, asked.rate, asked.faults, asked.seed, asked.minutes, asked.shards)
     result = measure(options)
     document = summary(result)
     if asked.json:
         asked.json.write_text(json.dumps(document) + "\n")
     if asked.write:
-        results.write_page("rollouts", page(options, result))
-        results.add_to_summary(figures(document))
+        results.write_page(options.name, page(options, result))
+        results.add_to_summary(figures(document, "shards" if options.shards else "rollouts"))
     print(json.dumps(document))
     return int(bool(document["failed"] or document["wrong"]))
 
@@ -176,7 +197,7 @@ def _faults(
     if not options.every:
         yield
         return
-    faults = Faults(operator, spaces, options.seed, options.every)
+    faults = Faults(operator, spaces, options.seed, options.every, shards=bool(options.shards))
     faults.start()
     try:
         yield
@@ -189,7 +210,7 @@ def one_index(space: Workspace, options: Options, until: float, begun: Callable[
     """All cycles of one index, and its traffic."""
     corpus = Corpus.make()
     put(space, "good", corpus)
-    space.apply("good", **QUICK)
+    space.apply("good", **options.spec)
     space.index.wait_condition("RolledOut", timeout=ROLLOUT_SECONDS)
     queries = bodies(corpus.queries())
     rate = options.rate / options.indexes
@@ -198,13 +219,14 @@ def one_index(space: Workspace, options: Options, until: float, begun: Callable[
     ) as running:
         running.wait(lambda seen: seen.queries >= rate, 60, "the first second of traffic")
         begun()
-        for cycle in range(options.cycles):
+        for number in range(2 * options.cycles):
             if time.monotonic() >= until:
                 break
-            bad = corpus.spoiled(0.5, seed=1000 + cycle)
-            tell(result, roll_out(space, running, bad, f"bad-{cycle}", cycle, "RolledBack"), running.snapshot())
-            good = corpus.moved(seed=2000 + cycle)
-            tell(result, roll_out(space, running, good, f"good-{cycle}", cycle, "Stable"), running.snapshot())
+            cycle, good = divmod(number, 2)
+            data = corpus.moved(seed=2000 + cycle) if good else corpus.spoiled(0.5, seed=1000 + cycle)
+            folder, wanted = (f"good-{cycle}", "Stable") if good else (f"bad-{cycle}", "RolledBack")
+            made = roll_out(space, running, data, folder, cycle, wanted, options.spec)
+            tell(result, made, running.snapshot())
         result.traffic[space.namespace] = running.stop()
 
 
@@ -219,13 +241,15 @@ def tell(result: Result, one: Rollout, seen: Snapshot) -> None:
     )
 
 
-def roll_out(space: Workspace, running: Traffic, data: Corpus, folder: str, cycle: int, wanted: str) -> Rollout:
+def roll_out(
+    space: Workspace, running: Traffic, data: Corpus, folder: str, cycle: int, wanted: str, spec: Json = QUICK
+) -> Rollout:
     """One revision from apply to its end, of which a failed wait is one too."""
     index, began, revision = space.index, time.monotonic(), "none"
     try:
         prior, known = index.traffic(), set(index.revisions())
         put(space, folder, data)
-        space.apply(folder, **QUICK)
+        space.apply(folder, **spec)
         revision = index.wait_new_revision(known, ROLLOUT_SECONDS)
         ended = index.wait(lambda: _ended(space, revision), ROLLOUT_SECONDS, f"{revision} to end")
     except HarnessError as error:
@@ -313,16 +337,16 @@ def summary(result: Result) -> dict[str, Any]:
     }
 
 
-def figures(document: dict[str, Any]) -> dict[str, float]:
-    """The keys of summary.json."""
-    plain = {"count": "rollouts", "wrong": "wrong"} | {
-        name: name for name in ("queries", "failed", "sent_again", "answered_again")
+def figures(document: dict[str, Any], name: str = "rollouts") -> dict[str, float]:
+    """The keys of summary.json. `name`: what they begin with."""
+    plain = {"count" if name == "rollouts" else "rollouts": "rollouts", "wrong": "wrong"} | {
+        key: key for key in ("queries", "failed", "sent_again", "answered_again")
     }
-    times = {name: document[name]["median"] for name in FIGURES if document[name]}
+    times = {key: document[key]["median"] for key in FIGURES if document[key]}
     return (
-        {f"rollouts.{key}": float(document[name]) for key, name in plain.items()}
-        | {"rollouts.faults": float(sum(document["faults"].values()))}
-        | {f"rollouts.{name}": float(value) for name, value in times.items()}
+        {f"{name}.{key}": float(document[kept]) for key, kept in plain.items()}
+        | {f"{name}.faults": float(sum(document["faults"].values()))}
+        | {f"{name}.{key}": float(value) for key, value in times.items()}
     )
 
 
@@ -331,7 +355,8 @@ def page(options: Options, result: Result) -> str:
     wanted, found = 2 * options.cycles * options.indexes, summary(result)
     count, good = found["rollouts"], found["good"]
     command = (
-        f"python bench/rollouts.py --indexes {options.indexes} --cycles {options.cycles} --rate {options.rate:g} "
+        f"python bench/rollouts.py --indexes {options.indexes} {f'--shards {options.shards} ' * bool(options.shards)}"
+        f"--cycles {options.cycles} --rate {options.rate:g} "
         f"--faults {options.every:g} --seed {options.seed} --minutes {options.minutes:g} --write"
     )
     short = f" The time was over before the other {wanted - count}." * (count < wanted)
@@ -348,7 +373,7 @@ def page(options: Options, result: Result) -> str:
             "# Rollouts with faults: does a query fail, does each end as it must?",
             f"`{command}`, {results.stamp()}. {results.machine()}.",
             f"**{count} rollouts** ({good} of good data, {count - good} of bad) of {wanted}, "
-            f"on {options.indexes} indexes of 2 searchers at once.{short} "
+            f"on {options.indexes} indexes {_made_of(options)} at once.{short} "
             f"**{found['wrong']} ended otherwise than they must** (good: Stable, bad: RolledBack by its guardrail). "
             f"**{found['failed']} of {found['queries']:,} queries failed**; {found['answered_again']} more were "
             f"answered at a further attempt, as the Python client makes them ([docs/client.md](../../docs/client.md): "
@@ -356,8 +381,8 @@ def page(options: Options, result: Result) -> str:
             "## The way back",
             results.table(["seconds", "median", "most"], rows) if rows else "No rollback was seen whole.",
             "## Faults",
-            "Drawn from the seed, one after the other. A searcher is killed or evicted only while its revision has "
-            "another ready one.",
+            "Drawn from the seed, one after the other. A pod is killed, lost or evicted only while its revision has "
+            "another ready one like it.",
             results.table(["fault", "times"], sorted(kinds.items())) if kinds else "None.",
             "## Queries that failed",
             _failures(result),
@@ -366,6 +391,10 @@ def page(options: Options, result: Result) -> str:
             or "None.",
         ]
     )
+
+
+def _made_of(options: Options) -> str:
+    return f"of {options.shards} shards of 2 searchers, behind 2 routers," if options.shards else "of 2 searchers"
 
 
 def _failures(result: Result) -> str:

@@ -71,6 +71,41 @@ def test_no_fault_takes_the_last_ready_searcher_and_none_kills_one_of_the_same_r
         faults._one_of_two(but={("n", "b")})
 
 
+def test_of_an_index_in_shards_a_pod_of_each_shard_is_lost_only_where_each_has_two() -> None:
+    def pod(name: str, revision: str, shard: str, component: str = "shard") -> dict[str, Any]:
+        labels = {"vectorindex.dev/revision": revision, "app.kubernetes.io/component": component}
+        labels |= {"vectorindex.dev/shard": shard} if shard else {}
+        conditions = [{"type": "Ready", "status": "True"}]
+        return {"metadata": {"name": name, "labels": labels}, "status": {"conditions": conditions}}
+
+    whole = [pod(f"a-{shard}-{one}", "a", shard) for shard in "01" for one in "xy"]
+    half = [pod("b-0-x", "b", "0"), pod("b-0-y", "b", "0"), pod("b-1-x", "b", "1")]
+    routers = [pod(f"router-{one}", "a", "", "searcher") for one in "xy"]
+    lost: list[str] = []
+    kube = SimpleNamespace(delete=lambda kind, name, namespace, grace: lost.append(name))
+    pods = [*half, *whole, *routers]
+    space: Any = SimpleNamespace(namespace="n", kube=kube, index=SimpleNamespace(pods=lambda: pods))
+    operator: Any = SimpleNamespace(cluster=SimpleNamespace(name="kind"))
+    faults = rollout_faults.Faults(operator, [space], seed=3, every=1.0, shards=True)
+    faults._lose_one_of_each()
+    assert [name[:3] for name in lost] == ["a-0", "a-1"]
+    assert faults._one_of_two(rollout_faults.SEARCHER)[1] in routers
+    assert faults._one_of_two(rollout_faults.SHARD)[1] in [*half, *whole]
+    del pods[3]
+    with pytest.raises(HarnessError, match="each shard"):
+        faults._lose_one_of_each()
+
+
+def test_a_run_in_shards_has_a_page_and_keys_of_its_own() -> None:
+    options = rollouts.Options(indexes=1, cycles=2, rate=100.0, every=15.0, seed=1, minutes=8.0, shards=2)
+    assert options.spec["index"] == {"shards": 2}
+    assert OPTIONS.spec == rollouts.QUICK
+    result = rollouts.Result([rollout("Stable")], {"a": Snapshot(queries=1000, failed=2)})
+    figures = rollouts.figures(rollouts.summary(result), "shards")
+    assert (figures["shards.failed"], figures["shards.queries"], figures["shards.rollouts"]) == (2.0, 1000.0, 1.0)
+    assert "on 1 indexes of 2 shards of 2 searchers, behind 2 routers, at once." in rollouts.page(options, result)
+
+
 def test_an_api_server_that_was_stopped_on_purpose_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [HarnessError("the API server does not answer"), (503, {}), (200, {"kind": "Pod"})]
 
