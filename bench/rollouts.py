@@ -373,7 +373,7 @@ def page(options: Options, result: Result) -> str:
             "# Rollouts with faults: does a query fail, does each end as it must?",
             f"`{command}`, {results.stamp()}. {results.machine()}.",
             f"**{count} rollouts** ({good} of good data, {count - good} of bad) of {wanted}, "
-            f"on {options.indexes} indexes {_made_of(options)} at once.{short} "
+            f"on {_made_of(options)} at once.{short} "
             f"**{found['wrong']} ended otherwise than they must** (good: Stable, bad: RolledBack by its guardrail). "
             f"**{found['failed']} of {found['queries']:,} queries failed**; {found['answered_again']} more were "
             f"answered at a further attempt, as the Python client makes them ([docs/client.md](../../docs/client.md): "
@@ -394,7 +394,9 @@ def page(options: Options, result: Result) -> str:
 
 
 def _made_of(options: Options) -> str:
-    return f"of {options.shards} shards of 2 searchers, behind 2 routers," if options.shards else "of 2 searchers"
+    indexes = "1 index" if options.indexes == 1 else f"{options.indexes} indexes"
+    each = f"{options.shards} shards of 2 searchers, behind 2 routers," if options.shards else "2 searchers"
+    return f"{indexes} of {each}"
 
 
 def _failures(result: Result) -> str:

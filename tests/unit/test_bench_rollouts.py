@@ -103,7 +103,7 @@ def test_a_run_in_shards_has_a_page_and_keys_of_its_own() -> None:
     result = rollouts.Result([rollout("Stable")], {"a": Snapshot(queries=1000, failed=2)})
     figures = rollouts.figures(rollouts.summary(result), "shards")
     assert (figures["shards.failed"], figures["shards.queries"], figures["shards.rollouts"]) == (2.0, 1000.0, 1.0)
-    assert "on 1 indexes of 2 shards of 2 searchers, behind 2 routers, at once." in rollouts.page(options, result)
+    assert "on 1 index of 2 shards of 2 searchers, behind 2 routers, at once." in rollouts.page(options, result)
 
 
 def test_an_api_server_that_was_stopped_on_purpose_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
