@@ -25,8 +25,10 @@ from vectorindex_searcher.artifact.layout import SERVED_FILES
 from vectorindex_searcher.artifact.manifest import Manifest, describe_file
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
+from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.auth import Tokens
 from vectorindex_searcher.serve.http.limits import Limits
@@ -140,6 +142,10 @@ class Pod:
     listener: Listener
     port: int
     loop: asyncio.AbstractEventLoop
+    admin: Listener
+    admin_port: int
+    canary: bytes | None = None
+    """What its admin port tells of it."""
 
     def hold(self) -> None:
         self.app.held = True
@@ -157,7 +163,8 @@ class Pod:
 
     def lose(self) -> None:
         """It is gone, with every connection."""
-        asyncio.run_coroutine_threadsafe(self.listener.close(), self.loop).result(60)
+        for listener in (self.listener, self.admin):
+            asyncio.run_coroutine_threadsafe(listener.close(), self.loop).result(60)
 
     @property
     def address(self) -> str:
@@ -183,9 +190,15 @@ class Loop:
 
 @contextmanager
 def pods_of(
-    engines: Sequence[Engine], replicas: int = 1, revision: str = REVISION, secret: Path | None = None
+    engines: Sequence[Engine],
+    replicas: int = 1,
+    revision: str = REVISION,
+    canaries: Sequence[bytes | None] = (),
+    key: str = "",
+    secret: Path | None = None,
 ) -> Iterator[list[list[Pod]]]:
-    """Searchers of each part, in the order of the parts. `secret`: a folder of tokens that have policies."""
+    """Searchers of each part, in the order of the parts. `canaries`: what each tells its routers; `key`: of their
+    revision; `secret`: a folder of tokens that have policies."""
     running = Loop()
     pools: list[SearchPool] = []
     found: list[list[Pod]] = []
@@ -209,7 +222,16 @@ def pods_of(
         made = SearchApp(engine, task, pool, ring, Feedback(revision, ring), shards=shards, policies=policies)
         app = App(made, mounted=[one for one in (tokens, policies) if one is not None])
         listener = Listener(app, revision, Limits(), guard=tokens)
-        return Pod(app, listener, await listener.open(0, "127.0.0.1"), running.loop)
+        settings = Settings(host="127.0.0.1", pod="shard", internal_key=key)
+        probes = AdminApp(
+            task, settings, Traffic(), ring, lambda: SearcherMetrics(revision, ring, Gauges()), lambda: "serving",
+            canary=lambda: pod.canary,
+        )  # fmt: skip
+        admin = Listener(probes, revision, Limits())
+        ports = await listener.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
+        pod = Pod(app, listener, ports[0], running.loop, admin, ports[1])
+        pod.canary = canaries[shard] if canaries and shard is not None else None
+        return pod
 
     try:
         found = [[running.do(begin(engine)) for _ in range(replicas)] for engine in engines]
@@ -289,6 +311,11 @@ class Router:
 
 def addresses(of: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(pod.address for pod in some) for some in of)
+
+
+def admin_ports(of: Sequence[Sequence[Pod]]) -> tuple[int, ...]:
+    """Of shards of one pod each."""
+    return tuple(some[0].admin_port for some in of)
 
 
 @contextmanager

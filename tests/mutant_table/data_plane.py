@@ -8,6 +8,7 @@ _SEARCHER = "searcher/vectorindex_searcher"
 _CLIENT = "client/vectorindex_client"
 _ARTIFACTS = f"{_SEARCHER}/serve/artifacts.py"
 _LOAD = f"{_SEARCHER}/serve/load.py"
+_MERGED_CANARY = f"{_SEARCHER}/proof/merged_canary.py"
 _INTERNAL = f"{_SEARCHER}/contract/internal.py"
 _HTTP = f"{_SEARCHER}/serve/http"
 _HEAD_TESTS = "unit/test_searcher_serve_heads.py"
@@ -258,16 +259,16 @@ DATA_PLANE = (
     ),
     Mutant(
         "the canary's recall is not compared",
-        _LOAD,
-        "    if not table.num_rows or recall < least - 1e-9:\n",
-        "    if not table.num_rows:\n",
+        _MERGED_CANARY,
+        "    if not queries or recall < least - 1e-9:\n",
+        "    if not queries:\n",
         ("unit/test_searcher_serve_process.py::test_canary_recall_may_be_lower_by_the_tolerance_and_not_more",),
         "A pod whose FAISS answers otherwise would serve.",
     ),
     Mutant(
         "no canary queries are a proof",
-        _LOAD,
-        "    if not table.num_rows or recall < least - 1e-9:\n",
+        _MERGED_CANARY,
+        "    if not queries or recall < least - 1e-9:\n",
         "    if recall < least - 1e-9:\n",
         ("unit/test_searcher_serve_process.py::test_a_canary_without_queries_proves_nothing",),
         "A pod would serve without having answered anything.",

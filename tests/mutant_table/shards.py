@@ -11,6 +11,7 @@ _BESIDE = "unit/test_shards_beside_a_whole.py::"
 _TESTS = "unit/test_searcher_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
 _HOSTILE, _BOUNDS = "unit/test_searcher_router_hostile.py::", "unit/test_searcher_router_bounds.py::"
+_CANARY = "unit/test_searcher_router_canary.py::"
 
 SHARDS = (
     Mutant(
@@ -368,5 +369,29 @@ SHARDS = (
         "            if other != kind and number < 0:\n",
         (f"{_BOUNDS}test_columns_of_two_types_are_no_index_and_said",),
         "One filter would mean two things.",
+    ),
+    Mutant(
+        "merged answers that are worse than measured get traffic",
+        f"{_ROUTE}/canary.py",
+        "    must_reach(recall, first.recall, len(first.available), first.k)\n",
+        "",
+        (f"{_CANARY}test_a_router_of_worse_shards_ends_as_a_searcher_does",),
+        "Shards that are each a little worse would not be seen.",
+    ),
+    Mutant(
+        "a router merges the canary of another gate or shard",
+        f"{_ROUTE}/canary.py",
+        "        if (told.gate_hash, told.shard) != (gate_hash, shard.number):\n",
+        "        if told.k < 1:\n",
+        (f"{_CANARY}test_a_router_waits_for_every_shard_and_says_for_which",),
+        "What one shard found would count for another.",
+    ),
+    Mutant(
+        "a searcher of a shard serves whatever it finds",
+        f"{_SEARCHER}/serve/load.py",
+        "    must_reach(recall, figures.canary_recall, table.num_rows, report.k)\n",
+        "",
+        (f"{_CANARY}test_a_searcher_of_a_shard_proves_its_own_part",),
+        "Another FAISS, or another CPU, than the gate had.",
     ),
 )

@@ -92,7 +92,7 @@ class Place:
 
     def __init__(self, root: Path, source: Path, factory: str = "IVF8,SQ8", metric: Metric = Metric.COSINE) -> None:
         self.root, self.digest = root / "artifacts", "d1"
-        self.root.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.store = FolderStore(self.root, Role.ARTIFACTS)
         self.layout = Layout("", IDENTITY)
         self.common: dict[str, Any] = {

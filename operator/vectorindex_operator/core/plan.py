@@ -159,6 +159,8 @@ class EnsureSearchers:
     """Of the fresh rows in its memory, at most; 0: it answers none."""
     shards: int = 0
     """Searchers of each of so many shards, and routers; 0: it is in one part. Sizes are of one shard."""
+    merged_canary: bool = False
+    """Whether the report of the shards has a canary: then searchers prove their parts, and routers the whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,13 @@ def network_policy(
 
 
 def shards_policy(index: IndexView, settings: Installation) -> Manifest:
-    """Of pods of shards: queries from routers of the index, the admin port for the operator and who may scrape."""
+    """Of pods of shards: both ports from routers of the index, the admin port for the operator and who may scrape."""
     pods = _all(index)
     chosen = {"matchLabels": pods | {labels.COMPONENT: labels.SHARD_PODS}}
+    routers = _pods(pods | {labels.COMPONENT: labels.SEARCHER})
     ingress = [
-        {"ports": [_port(HTTP_PORT)], "from": [_pods(pods | {labels.COMPONENT: labels.SEARCHER})]},
-        {"ports": [_port(ADMIN_PORT)], "from": _outside(settings)},
+        {"ports": [_port(HTTP_PORT)], "from": [routers]},
+        {"ports": [_port(ADMIN_PORT)], "from": [*_outside(settings), routers]},
     ]
     return _policy(policy_of_shards(index.name), index, chosen, ingress)
 

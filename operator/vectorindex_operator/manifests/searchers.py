@@ -252,14 +252,16 @@ def owner_of(index: IndexView) -> Identity:
 
 
 def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec, shard: int | None) -> ServeTask:
-    """The report is of what is served: of the whole there is one, and no canary of a shard."""
+    """The report is of what is served. That of shards is of all of them; an earlier release's has no canary."""
+    proven = shard is None or action.merged_canary
     return ServeTask(
         identity=owner_of(index),
         revision=action.revision,
         digest=frozen.digest,
         manifest_sha256=action.manifest_sha256,
-        gate_hash=action.gate_hash if shard is None else "",
-        report_sha256=action.report_sha256 if shard is None else "",
+        gate_hash=action.gate_hash if proven else "",
+        report_sha256=action.report_sha256 if proven else "",
+        gate_of_whole=shard is not None and proven,
         artifacts=frozen.artifacts.reached_by(action.live.artifacts).location(),
         segments=frozen.segments,
         min_score=frozen.min_score,

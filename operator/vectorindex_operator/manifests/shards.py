@@ -17,7 +17,15 @@ from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import TOKENS_DIR, resources, task_env
-from vectorindex_searcher.contract import CACHE_BYTES_ENV, HTTP_PORT, PROCESSES_ENV, SHARD_TOKEN_ENV, Partial, RouteTask
+from vectorindex_searcher.contract import (
+    ADMIN_PORT,
+    CACHE_BYTES_ENV,
+    HTTP_PORT,
+    PROCESSES_ENV,
+    SHARD_TOKEN_ENV,
+    Partial,
+    RouteTask,
+)
 
 ROUTER_RESOURCES = Resources(requests={"cpu": "500m", "memory": "640Mi"}, limits={"memory": "640Mi"})
 """A router is one process without an index; the memory is of answers that are on their way."""
@@ -123,4 +131,6 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Ro
         segments=frozen.segments,
         min_score=frozen.min_score,
         partial=action.live.searcher.partial or Partial.REFUSE,
+        gate_hash=action.gate_hash if action.merged_canary else "",
+        admin_ports=(ADMIN_PORT,) * action.shards if action.merged_canary else (),
     )

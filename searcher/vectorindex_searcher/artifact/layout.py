@@ -33,11 +33,17 @@ SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 needs them."""
 _ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
 _REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, ENCODER_FILE, PAGE_FILE}
+_SHARD_CANARY = re.compile(r"canary-[0-9]{4}\.arrow")
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
 _NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes", "texts", "fresh"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SHARD = re.compile(r"[0-9]{4}")
 _SNAPSHOT = re.compile(r"([0-9]{12})\.json")
+
+
+def shard_canary_file(number: int) -> str:
+    """Of the whole's report: the canary as shard `number` answers it."""
+    return f"canary-{number:04d}.arrow"
 
 
 class Kind(Enum):
@@ -199,7 +205,7 @@ class Layout:
 def _below(digest: str, rest: list[str]) -> Owned | None:
     """What lies below an artifact, and below a shard of one."""
     match rest:
-        case ["reports", gate_hash, name] if name in _REPORT_FILES:
+        case ["reports", gate_hash, name] if name in _REPORT_FILES or _SHARD_CANARY.fullmatch(name):
             return Owned(Kind.REPORT, digest, gate_hash)
         case ["checkpoints", _, name] if name in _CHECKPOINT_FILES:
             return Owned(Kind.CHECKPOINT, digest)

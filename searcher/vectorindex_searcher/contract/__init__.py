@@ -16,9 +16,10 @@ into a Kubernetes status as it is.
     shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
     outcomes  what was decided about revisions, kept beside the artifacts
-    shards    the parts of an index
+    shards    the parts of an index                 canary    what a shard tells of it to its routers
 """
 
+from .canary import CANARY_HITS, CANARY_PATH, ShardCanary
 from .encoder import EmbeddingsEndpoint, EncoderTask, OnnxFolder
 from .evidence import (
     BUCKET_SECONDS,
@@ -247,6 +248,8 @@ __all__ = [
     "AZURE_SCHEME",
     "BUCKET_SECONDS",
     "CACHE_BYTES_ENV",
+    "CANARY_HITS",
+    "CANARY_PATH",
     "CANARY_TOLERANCE",
     "CLUSTER_UID",
     "COLUMNS_BEFORE_ENV",
@@ -435,6 +438,7 @@ __all__ = [
     "ServingPoint",
     "ShadowId",
     "Shard",
+    "ShardCanary",
     "ShardCount",
     "ShardNumber",
     "SourceLook",

@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from .internal import ROUTER
 from .model import Model
@@ -63,5 +63,17 @@ class RouteTask(Model):
     """Those that are counted apart, as the shards' own tasks name them."""
     min_score: float | None = None
     """None: what the shards say."""
+    gate_hash: str = ""
+    """Of the gate whose merged canary recall must be reached before this is ready. Empty: none has to be."""
+    admin_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=MAX_SHARDS)] = ()
+    """Of the pods of each shard, in their order: there a router asks what it signs. Empty: it asks nothing there."""
     shard: ClassVar[str] = ROUTER
     """Whom signed requests name, in place of a shard's number."""
+
+    @model_validator(mode="after")
+    def _knows_where_to_ask(self) -> RouteTask:
+        if len(self.admin_ports) not in {0, len(self.shards)}:
+            raise ValueError("adminPorts are of all shards, or of none")
+        if self.gate_hash and not self.admin_ports:
+            raise ValueError("a canary is asked for at the admin ports of shards: name adminPorts")
+        return self

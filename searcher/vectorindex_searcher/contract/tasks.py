@@ -193,7 +193,9 @@ class ServeTask(Model):
     """What reorders the answers to these; None: they stay in the order of their vectors."""
     shard: ShardNumber | None = None
     """Serve this part of a sharded artifact. None: the artifact is not sharded."""
-    later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank", "shard"})
+    gate_of_whole: bool = False
+    """Whether `gate_hash` and `report_sha256` are of all shards together. False: of what is served here."""
+    later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank", "shard", "gate_of_whole"})
 
 
 class CollectTask(Model):

@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..artifact.manifest import ManifestFile, describe_file
 from ..errors import BadData
 from ..index.arrow_files import read_table
+from ..index.choose.recall import recall_of
 from ..index.engine import Engine
+from ..storage.store import Store
 from .exact import Truth
 from .measure import NO_PARAMS, Params, served_answers
 
@@ -26,9 +29,9 @@ CANARY_LIMIT_BYTES = 128 << 20
 _MANIFEST = b"manifest"
 
 
-def canary_numbers(count: int) -> npt.NDArray[np.int64]:
-    """Which of `count` queries may be canary queries: at most CANARY_QUERIES, the same every time, rising."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:CANARY_QUERIES])
+def canary_numbers(count: int, most: int = CANARY_QUERIES) -> npt.NDArray[np.int64]:
+    """Which of `count` queries may be canary queries: at most `most`, the same every time, rising."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def make_canary(
@@ -92,6 +95,19 @@ def read_canary(path: Path) -> pa.Table:
         raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
 
 
+def publish_canary(store: Store, key: str, table: pa.Table, sha256: str, path: Path) -> tuple[ManifestFile, pa.Table]:
+    """Store a canary of the manifest with this SHA-256; its description and what it holds. One of that manifest that is
+    there already (an earlier try died before its report) is kept. `path`: where it is written meanwhile."""
+    write_canary(of_manifest(table, sha256), path)
+    if not store.put(key, data := path.read_bytes(), exclusive=True):
+        path.write_bytes(store.read(key, length=CANARY_LIMIT_BYTES))
+        if manifest_of(path) != sha256:
+            store.put(key, data)
+            path.write_bytes(data)
+        table = read_canary(path)
+    return describe_file(path), table
+
+
 def canary_recall(engine: Engine, table: pa.Table, k: int, params: Params = NO_PARAMS) -> float:
     """Mean recall@k of the engine on the canary queries, in [0, 1]; 1 for a table without queries.
 
@@ -104,13 +120,25 @@ def canary_recall(engine: Engine, table: pa.Table, k: int, params: Params = NO_P
 
 def canary_recalls(engine: Engine, table: pa.Table, k: int, params: Params = NO_PARAMS) -> npt.NDArray[np.float64]:
     """Recall@k of each canary query, float64 [n]; see `canary_recall`."""
-    flat = table.column("vector").combine_chunks().flatten().to_numpy()
-    queries = flat.reshape(table.num_rows, -1).astype(np.float32, copy=False)
-    own = table.column("row").to_numpy()
-    available = table.column("available").to_numpy()
+    queries, own = canary_queries(table)
     # A canary published before segments had points has no such column.
     classes = table.column("segment").to_pylist() if "segment" in table.column_names else None
-    rows = served_answers(engine, queries, k, own, classes, params)
-    right = table.column("right").to_pylist()
-    found = np.array([np.isin(mine, theirs).sum() for mine, theirs in zip(rows, right, strict=True)])
-    return np.where(available > 0, np.minimum(found, available) / np.maximum(available, 1), 1.0)
+    return recalls_of(table, served_answers(engine, queries, k, own, classes, params))
+
+
+def canary_queries(table: pa.Table) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The queries [n, d], and the row that each of them is, or -1 [n]."""
+    flat = table.column("vector").combine_chunks().flatten().to_numpy()
+    queries = flat.reshape(table.num_rows, -1).astype(np.float32, copy=False)
+    return queries, table.column("row").to_numpy()
+
+
+def recalls_of(table: pa.Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Recall [n] of answers [n, k] to the canary queries."""
+    return recall_of(is_right(table, "right", rows), table.column("available").to_numpy())
+
+
+def is_right(table: pa.Table, column: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which answers [n, k] are in the lists of a column."""
+    lists = table.column(column).to_pylist()
+    return np.array([np.isin(mine, theirs) for mine, theirs in zip(rows, lists, strict=True)]).reshape(rows.shape)

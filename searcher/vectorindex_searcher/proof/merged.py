@@ -3,6 +3,7 @@
     queries  a user's own; else held-out rows, of each shard some
     shard    its files are fetched, its engine is asked at the point that it is served with, its rows are scanned
     merge    the k best by the engines' scores, and the k nearest of all (merging.py)
+    canary   some of the queries, asked of every shard as it is served (shard_canaries.py)
 
 A held-out row is asked of its own shard's index as that was measured without it (measured.arrow), and of the others as
 they are: it is in none of them. The sample of queries is independent, so the bound is that of any gate.
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from ..artifact.layout import HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
-from ..artifact.manifest import Manifest, load_manifest
+from ..artifact.layout import HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout, shard_canary_file
+from ..artifact.manifest import Manifest, ManifestFile, load_manifest
 from ..artifact.publish import download_verified
 from ..artifact.sharded import ShardedManifest, find_sharded
 from ..artifact.users import mark_used
@@ -34,6 +36,7 @@ from ..index.vectors import VectorFile
 from ..progress import step
 from ..storage.store import Role, Store, open_store
 from .bound import lower_bound
+from .canary import publish_canary
 from .deleted import search_deleted
 from .exact import Truth
 from .groundtruth import ground_truth
@@ -43,6 +46,7 @@ from .merged_report import MergedReport, ShardFigures, find_merged, publish_merg
 from .merging import Merger, ShardAnswers
 from .queries import read_held_out, read_user_queries
 from .same import rows_that_equal
+from .shard_canaries import ShardCanaries
 from .timing import latency
 
 HELD_OUT = 2000
@@ -108,17 +112,35 @@ def prove_merged(task: ValidateTask, work: Path | None = None) -> tuple[MergedRe
         return known
     with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
         asked = _questions(whole, Path(name))
-        merger = Merger(asked.vectors, task.k, whole.manifest.embedding.metric)
+        metric, count = whole.manifest.embedding.metric, len(whole.manifest.shards)
+        merger = Merger(asked.vectors, task.k, metric)
+        canaries = ShardCanaries(asked.vectors, task.k, count, metric)
         shards, exact, deleted = [], True, 0
-        for number in range(len(whole.manifest.shards)):
+        for number in range(count):
             step(f"shard {number}")
             with tempfile.TemporaryDirectory(dir=name) as folder:  # disk of one shard
-                figures, certain, listed, answered = _shard(whole, number, asked, merger, Path(folder))
+                figures, certain, listed, answered = _shard(whole, number, asked, merger, canaries, Path(folder))
             shards.append(figures)
             exact, deleted, tombstones = exact and certain, deleted + answered, listed
+        files, tables = _publish_canaries(whole, canaries, Path(name))
     report = _report(whole, asked, merger.recall(), shards, exact=exact)
-    report = report.model_copy(update={"tombstones": tombstones, "tombstoned_found": deleted})
+    proof = {"files": files, "canary_queries": len(canaries.numbers), "canary_recall": canaries.recall(tables)}
+    report = report.model_copy(update={"tombstones": tombstones, "tombstoned_found": deleted, **proof})
     return publish_merged(store, layout, report)
+
+
+def _publish_canaries(
+    whole: _Whole, canaries: ShardCanaries, folder: Path
+) -> tuple[tuple[ManifestFile, ...], list[pa.Table]]:
+    """One for each shard: their files, and what is in them."""
+    task, files, tables = whole.task, [], []
+    for number, table in enumerate(canaries.tables()):
+        path = folder / shard_canary_file(number)
+        key = whole.layout.report(task.digest, task.gate_hash, path.name)
+        file, stored = publish_canary(whole.store, key, table, whole.sha256, path)
+        files.append(file)
+        tables.append(stored)
+    return tuple(files), tables
 
 
 def _refuse_what_is_not_merged(task: ValidateTask) -> None:
@@ -166,7 +188,7 @@ def _questions(whole: _Whole, folder: Path) -> _Questions:
 
 
 def _shard(
-    whole: _Whole, number: int, asked: _Questions, merger: Merger, folder: Path
+    whole: _Whole, number: int, asked: _Questions, merger: Merger, canaries: ShardCanaries, folder: Path
 ) -> tuple[ShardFigures, bool, int, int]:
     """Ask one shard and merge it in: its figures, whether its index is exact by its kind, how many deleted ids are
     listed, and how many it answered."""
@@ -176,8 +198,9 @@ def _shard(
     there = download_verified(whole.store, layout, manifest, folder, names)
     engine = Engine.open(there, manifest)
     with VectorFile(there / VECTORS_FILE, manifest.embedding.metric) as vectors:
-        found = _answers(whole, number, engine, vectors, asked, there)
+        found, served, own = _answers(whole, number, engine, vectors, asked, canaries.numbers, there)
         merger.add(found, vectors)
+        canary_recall = canaries.add(served, own, vectors)
         recall = measure(found.truth, found.rows, vectors, asked.vectors).recall
     deleted = search_deleted(engine, there / VECTORS_FILE, task)
     times = latency(engine, asked.vectors, task.k, 1) if len(asked.vectors) else None
@@ -186,6 +209,7 @@ def _shard(
         manifest_sha256=whole.manifest.shards[number].manifest_sha256,
         count=manifest.count,
         recall=float(recall.mean()) if len(recall) else 0.0,
+        canary_recall=canary_recall,
         params=dict(engine.default_params),
         p50_ms=times.p50_ms if times else 0.0,
         p95_ms=times.p95_ms if times else 0.0,
@@ -196,25 +220,35 @@ def _shard(
 
 
 def _answers(
-    whole: _Whole, number: int, engine: Engine, vectors: VectorFile, asked: _Questions, folder: Path
-) -> ShardAnswers:
-    """What the shard answers: to its own held-out rows as the index without them did."""
+    whole: _Whole, number: int, engine: Engine, vectors: VectorFile, asked: _Questions, canary: Rows, folder: Path
+) -> tuple[ShardAnswers, ShardAnswers, Rows]:
+    """What the shard answers: to its own held-out rows as the index without them did. And what it answers to the
+    queries `canary` as it is served, where a row is no answer to itself: with the row that each of them is, or -1."""
     task, k = whole.task, whole.task.k
     own = np.full(len(asked.vectors), -1)
     if task.queries is not None:
         own = rows_that_equal(vectors, asked.vectors)
-    theirs = np.flatnonzero(asked.owners != number)
     file = engine.manifest.file(VECTORS_FILE)
     assert file is not None  # it was downloaded
-    truth, _ = ground_truth(whole.store, whole.layout, vectors, file.sha256, asked.vectors[theirs], k, own[theirs])
-    scores, rows = scored_answers(batch_engine(engine), asked.vectors[theirs], k, own[theirs])
-    if len(theirs) == len(asked.vectors):
-        return ShardAnswers(scores, rows, truth)
+
+    def ask(queries: Rows) -> ShardAnswers:
+        given = asked.vectors[queries]
+        truth, _ = ground_truth(whole.store, whole.layout, vectors, file.sha256, given, k, own[queries])
+        return ShardAnswers(*scored_answers(batch_engine(engine), given, k, own[queries]), truth)
+
+    theirs = np.flatnonzero(asked.owners != number)
     mine = np.flatnonzero(asked.owners == number)
+    found = ask(theirs)
+    if not len(mine):
+        return found, found.of(canary), own[canary]
     measured = read_measured(folder / MEASURED_FILE)
-    return _together(
-        ShardAnswers(scores, rows, truth), theirs, _of_own(measured, vectors, k, asked.numbers[mine]), mine
-    )
+    own[mine] = measured.asked.rows[asked.numbers[mine]]
+    held_out = _of_own(measured, vectors, k, asked.numbers[mine])
+    at, there = (np.flatnonzero(np.isin(canary, some)) for some in (theirs, mine))
+    served = found.of(np.searchsorted(theirs, canary[at]))
+    if len(there):
+        served = _together(served, at, ask(canary[there]), there)
+    return _together(found, theirs, held_out, mine), served, own[canary]
 
 
 def _of_own(measured: MeasuredFile, vectors: VectorFile, k: int, numbers: Rows) -> ShardAnswers:

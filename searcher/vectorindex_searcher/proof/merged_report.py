@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ..artifact.document import parse_document, read_document
 from ..artifact.layout import Layout
-from ..artifact.manifest import encode
+from ..artifact.manifest import ManifestFile, encode
 from ..contract import MAX_SHARDS, Embedding, Model, SegmentRecall, ShardNumber, ValidateResult
 from ..storage.store import Store
 from .report import BAD
@@ -23,6 +23,8 @@ class ShardFigures(Model):
     count: int
     recall: float
     """Of its own nearest rows, which need not be among those of all shards."""
+    canary_recall: float = 0.0
+    """The same of the canary queries, as it is served."""
     params: dict[str, int]
     """Of its default point, which it is served with."""
     p50_ms: float
@@ -55,6 +57,9 @@ class MergedReport(Model):
     dimension: int
     embedding: Embedding
     factory: str
+    canary_queries: int = 0
+    canary_recall: float = 0.0
+    """Of the merged answers to them, as the shards are served."""
     tombstones: int = 0
     """Deleted ids that were listed when this was measured."""
     tombstoned_found: int = 0
@@ -62,6 +67,8 @@ class MergedReport(Model):
     faiss_version: str
     cpu_features: str = ""
     created: str = ""
+    files: tuple[ManifestFile, ...] = ()
+    """The canary of each shard; none where an earlier release measured."""
 
     def result(self, sha256: str) -> ValidateResult:
         """What `validate` answers. A query waits for the slowest shard, and costs what all of them cost."""
@@ -75,8 +82,8 @@ class MergedReport(Model):
             p95_ms=round(max(one.p95_ms for one in self.shards), 4),
             cost_us=round(sum(one.latency_us for one in self.shards), 2),
             resident_bytes=max(one.resident_bytes for one in self.shards),
-            canary_queries=0,
-            canary_recall=0.0,
+            canary_queries=self.canary_queries,
+            canary_recall=self.canary_recall,
             tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
             shard_recalls=tuple(round(one.recall, 6) for one in self.shards),
@@ -107,10 +114,13 @@ class MergedReport(Model):
         return lines, proven and not self.tombstoned_found
 
 
-def find_merged(store: Store, layout: Layout, digest: str, gate_hash: str) -> tuple[MergedReport, str] | None:
-    """The report of a gate and its SHA-256; None where there is none. Raises BadData/BadReport."""
+def find_merged(
+    store: Store, layout: Layout, digest: str, gate_hash: str, expected_sha256: str = ""
+) -> tuple[MergedReport, str] | None:
+    """The report of a gate and its SHA-256; None where there is none. Raises BadData/BadReport, and ChecksumMismatch
+    where another one is expected."""
     key = layout.report(digest, gate_hash)
-    found = read_document(store, key)
+    found = read_document(store, key, expected_sha256)
     return None if found is None else (parse_document(MergedReport, found[0], store.describe(key), BAD), found[1])
 
 

@@ -27,6 +27,10 @@ class ShardAnswers:
     """[n, k], -1 where there is none."""
     truth: Truth
 
+    def of(self, numbers: Rows) -> ShardAnswers:
+        """To some of the queries, by their numbers."""
+        return ShardAnswers(self.scores[numbers], self.rows[numbers], self.truth.of(numbers))
+
 
 class Merger:
     """The k best of all shards so far, and the k nearest rows so far."""
@@ -55,12 +59,20 @@ class Merger:
         self._truth, self._widths = _best((self._truth, self._widths), (near, widths), self._k)
         self._available += found.truth.available
 
+    @property
+    def available(self) -> Rows:
+        """[n]: neighbours there are, at most k."""
+        return np.minimum(self._available, self._k)
+
+    def threshold(self) -> Floats:
+        """[n]: a row with at least this score is one of the k nearest, ties included."""
+        last = np.maximum(self.available - 1, 0)[:, None]
+        return np.take_along_axis(self._truth - self._widths, last, 1)[:, 0]
+
     def recall(self) -> Floats:
         """Recall@k [n] of the merged answers. A row as near as the k-th neighbour is as good as it, as everywhere."""
-        available = np.minimum(self._available, self._k)
-        last = np.maximum(available - 1, 0)[:, None]
-        threshold = np.take_along_axis(self._truth - self._widths, last, 1)
-        return recall_of((self._exact >= threshold) & (self._exact > -np.inf), available)
+        right = (self._exact >= self.threshold()[:, None]) & (self._exact > -np.inf)
+        return recall_of(right, self.available)
 
 
 def _best(ours: tuple[Floats, Floats], theirs: tuple[Floats, Floats], k: int) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.live_queries import forget
-from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
+from ..artifact.manifest import Manifest, ManifestFile, load_manifest
 from ..artifact.publish import download_verified
 from ..artifact.sharded import own_sha256
 from ..artifact.users import mark_used
@@ -30,16 +30,7 @@ from ..index.vectors import VectorFile
 from ..storage.store import Role, open_store
 from .as_built import as_built
 from .bound import lower_bound
-from .canary import (
-    CANARY_LIMIT_BYTES,
-    canary_numbers,
-    canary_recall,
-    make_canary,
-    manifest_of,
-    of_manifest,
-    read_canary,
-    write_canary,
-)
+from .canary import canary_numbers, canary_recall, make_canary, publish_canary
 from .case import Case, MeasuredCase, Published
 from .columns import column_types
 from .deleted import search_deleted
@@ -273,20 +264,12 @@ def _canary(case: Case, engine: Engine, outcome: MeasuredCase, folder: Path) -> 
     Measured on the published files, which hold the rows that the gate's figures were measured without. A canary of
     this manifest that is there already (an earlier try died before its report) is kept, and measured as it is.
     """
-    task, artifacts, asked = case.task, case.store, outcome.canary
+    task, asked = case.task, outcome.canary
     hits = np.rint(asked.measured.recall * asked.truth.available).astype(np.int64)
     table = make_canary(asked.queries.vectors, asked.queries.own_rows, asked.truth, hits, asked.queries.segments)
-    path = folder / CANARY_FILE
-    write_canary(of_manifest(table, case.manifest_sha256), path)
     key = case.layout.report(task.digest, task.gate_hash, CANARY_FILE)
-    if not artifacts.put(key, data := path.read_bytes(), exclusive=True):
-        path.write_bytes(artifacts.read(key, length=CANARY_LIMIT_BYTES))
-        if manifest_of(path) != case.manifest_sha256:
-            artifacts.put(key, data)
-            path.write_bytes(data)
-        table = read_canary(path)
-    recall = canary_recall(engine, table, task.k, outcome.points.params)
-    return describe_file(path), recall, table.num_rows
+    file, table = publish_canary(case.store, key, table, case.manifest_sha256, folder / CANARY_FILE)
+    return file, canary_recall(engine, table, task.k, outcome.points.params), table.num_rows
 
 
 def _report(

@@ -59,7 +59,8 @@ class AdminApp:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
     all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point.
-    `fresh`: None where there are no rows besides the artifact's."""
+    `fresh`: None where there are no rows besides the artifact's. `canary`: what routers are told of it (ShardCanary, as
+    JSON), once there is one."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class AdminApp:
         shadowing: ShadowPaths | None = None,
         point: PodPoint | None = None,
         fresh: FreshPort | None = None,
+        canary: Callable[[], bytes | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Logs whether internal requests must be signed."""
@@ -91,7 +93,7 @@ class AdminApp:
         self._progress = progress
         self._internal = InternalRequests(task, settings.internal_key)
         self._internal.announce()
-        self._queries = queries
+        self._queries, self._canary = queries, canary
         self._source, self._point, self._fresh = source, point, fresh
         self._artifacts = Artifacts(task) if isinstance(task, contract.ServeTask) else None
         unknown = () if settings.columns_before is not None else (contract.COMPARED,)
@@ -107,6 +109,7 @@ class AdminApp:
             b"/v1/lease": ((b"POST",), self._lease),
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
+            contract.CANARY_PATH.encode(): (_READ, self._tell_canary),
             **({contract.POINT_PATH.encode(): ((b"POST",), self._take_point)} if point is not None else {}),
             **({contract.FRESH_PATH.encode(): ((*_READ, b"POST"), self._of_fresh)} if fresh is not None else {}),
             **(shadowing.routes() if shadowing is not None else {}),
@@ -239,6 +242,13 @@ class AdminApp:
             return json_response(said.model_copy(update=update).wire())
 
         return asyncio.get_running_loop().create_task(look())
+
+    def _tell_canary(self, _request: Request) -> Response:
+        told = self._canary()
+        if told is None:
+            remedy = "only a shard that was loaded with the gate of the whole has one"
+            raise Problem(404, "NoCanary", "this pod knows no canary of merged answers", remedy=remedy)
+        return Response(200, told)
 
     def _lease(self, request: Request) -> Response:
         remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'

@@ -154,6 +154,7 @@ class Server:
             shadowing=self._shadowing,
             point=self._point,
             fresh=self._fresh_port,
+            canary=lambda: self._loaded.canary if self._loaded is not None else None,
         )
 
     async def _use_point(self, point: contract.ServingPoint) -> None:

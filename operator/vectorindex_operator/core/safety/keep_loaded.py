@@ -153,6 +153,7 @@ def _load(state: ReconcileState, name: str) -> None:
             reranker_bytes=recipe.reranker_bytes(frozen, status.report),
             fresh_bytes=recipe.fresh_bytes(frozen, state.live, status.build),
             shards=frozen.shards,
+            merged_canary=bool(frozen.shards and status.report.canary_queries),
         )
     )
 

@@ -9,6 +9,8 @@ reading   when it is read, and what that may take
 merge     the best of all parts, written as a searcher writes
 facts     what the shards say of themselves, and whether they are one index
 router    a request to all shards
+canary    whether merged answers are what the gate measured, before anybody gets one
+admin_ports  what is asked of shards besides searches, signed
 app       the user port
 server    the life of a router
 """

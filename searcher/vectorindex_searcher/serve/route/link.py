@@ -183,6 +183,24 @@ class Link(asyncio.Protocol):
             then(outcome)
 
 
+async def asked(link: Link, room: Room, head: bytes, body: bytes, most: int) -> Reply:
+    """The answer to one request, which counts in the Room no more; arguments as Link.ask. Raises OSError, BrokenError,
+    NoRoomError. Who gives up closes the link."""
+    told: asyncio.Future[Reply | Exception] = asyncio.get_running_loop().create_future()
+
+    def then(outcome: Reply | Exception) -> None:
+        if isinstance(outcome, Reply):
+            room.give(len(outcome.body))
+        if not told.done():
+            told.set_result(outcome)
+
+    link.ask(head, body, most, then)
+    outcome = await told
+    if isinstance(outcome, Exception):
+        raise outcome if isinstance(outcome, (NoRoomError, OSError)) else BrokenError(str(outcome))
+    return outcome
+
+
 @lru_cache(256)
 def head_of(text: bytes) -> Head:
     """Of the bytes before the blank line: most answers of a second have the same. Raises ValueError for anything that

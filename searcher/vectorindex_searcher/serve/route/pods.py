@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from ... import contract
-from .link import BrokenError, Link, NoRoomError, Reply, Room, Then
+from .link import BrokenError, Link, NoRoomError, Reply, Room, Then, asked
 
 LOOK_SECONDS = 2.0
 """Between two looks at names and pods."""
@@ -211,23 +211,9 @@ class Pod:
 
     async def _prove(self, link: Link) -> None:
         """Raises as `_open`, and closes the link then."""
-        told: asyncio.Future[Reply | Exception] = asyncio.get_running_loop().create_future()
-
-        def then(outcome: Reply | Exception) -> None:
-            if not told.done():
-                told.set_result(outcome)
-            elif isinstance(outcome, Reply):
-                self._room.give(len(outcome.body))
-
         proven = False
         try:
-            link.ask(self._head(b"GET /v1/index", b"\r\n"), b"", INDEX_BYTES, then)
-            outcome = await told
-            if isinstance(outcome, NoRoomError):
-                raise outcome
-            if not isinstance(outcome, Reply):
-                raise BrokenError(str(outcome))
-            self._room.give(len(outcome.body))
+            outcome = await asked(link, self._room, self._head(b"GET /v1/index", b"\r\n"), b"", INDEX_BYTES)
             if outcome.head.status != 200:
                 raise BrokenError(f"GET /v1/index was answered with {outcome.head.status}")
             self.wrong = True

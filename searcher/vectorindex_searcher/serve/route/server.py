@@ -35,7 +35,9 @@ from ..search.policies import Policies
 from ..settings import Settings
 from ..tracing.spans import Spans
 from ..traffic import Traffic
+from .admin_ports import AdminPorts
 from .app import NOWHERE, RouterApp, any_vector
+from .canary import prove
 from .facts import Facts
 from .link import Room
 from .pods import LOOK_SECONDS, Shard
@@ -146,8 +148,9 @@ class Server:
             await asyncio.sleep(LOOK_SECONDS if self._traffic.ready else FIRST_LOOK_SECONDS)
 
     async def _start(self, admin: Listener, probes: AdminApp) -> None:
-        """Wait for every shard, prove that all answer a search, then open the user port and say ready: for good. A
-        shard that is missing later is an answer, which guardrails count; a Service without pods would say nothing."""
+        """Wait for every shard, prove that all answer a search and that merged answers are as good as the gate
+        measured, then open the user port and say ready: for good. A shard that is missing later is an answer, which
+        guardrails count; a Service without pods would say nothing. Raises BadData/CanaryRecall."""
         while waiting := self.facts.waiting:
             self._progress = f"{waiting}; {self._token.problem}" if self._token.problem else waiting
             await asyncio.sleep(FIRST_LOOK_SECONDS)
@@ -162,6 +165,9 @@ class Server:
         plan = Planner(schema, lambda *_: NOWHERE).plan({"k": 1}, binary=True)
         while not await self._answer(router, plan, schema.dimension):
             await asyncio.sleep(FIRST_LOOK_SECONDS)
+        if self._task.gate_hash:
+            ports = AdminPorts(self._task, revision, self._settings.internal_key, self.room)
+            self._gauges.canary_recall = await prove(self.shards, ports, self._task.gate_hash, self._tell)
         app = RouterApp(
             whole,
             router,
@@ -186,6 +192,9 @@ class Server:
         self.users = port
         facts = {"port": port, "revision": revision, "shards": len(self.shards), "count": self._gauges.index_vectors}
         _log.info("ready", extra={**facts, "tls": tls is not None, "tokens": self._tokens is not None})
+
+    def _tell(self, sentence: str) -> None:
+        self._progress = sentence
 
     async def _answer(self, router: Router, plan: SearchPlan, dimension: int) -> bool:
         """Whether every shard has answered a search, whatever becomes of answers without one."""

@@ -111,6 +111,7 @@ class Front:
         self._acceptor: Acceptor | None = None
         self._reports = 0
         self._queries: LiveQueries | None = None
+        self._canary: bytes | None = None
         self._background: list[asyncio.Task[None]] = []
         self._rows_known: Mapping[str, object] = {}
         """Their number, and the fingerprint of what is deleted."""
@@ -176,6 +177,7 @@ class Front:
             shadowing=self._shadows,
             point=self._point,
             fresh=self._fresh.port if self._fresh is not None else None,
+            canary=lambda: self._canary,
         )
 
     async def _use_point(self, point: contract.ServingPoint) -> None:
@@ -201,6 +203,8 @@ class Front:
             case "gauges":
                 for name, value in message["gauges"].items():
                     setattr(self._gauges, name, value)
+            case "canary":
+                self._canary = read(descriptor)
             case "rows":
                 self._take_rows(message, descriptor)
             case "fresh" if self._fresh is not None:

@@ -40,7 +40,7 @@ from .board import Board
 from .channel import Channel
 from .fresh import PodFresh
 from .front import Front
-from .memory import descriptor_of
+from .memory import descriptor_of, written
 from .rates import SharedRates
 from .recall import PodRecall
 from .sending import PodSender
@@ -159,6 +159,10 @@ class Pod:
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded), "points": self._points(loaded)})
+        if loaded.canary is not None:
+            descriptor = written((loaded.canary,))
+            self._tell({"do": "canary"}, descriptor)
+            os.close(descriptor)
         loaded.rest()
         for number in range(count):
             fronts, workers = Channel.pair()
