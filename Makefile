@@ -79,6 +79,10 @@ test-stores: setup ## kinds of store that `make test` has no server of: Azurite 
 azurite: ## fetch Azurite once (needs node and npm) and say where it is
 	@$(CLUSTER_TOOL) binary azurite
 
+.PHONY: test-traces
+test-traces: setup ## spans in OpenTelemetry's own collector (built once, 2 minutes), and queries where it is down or hangs
+	@$(RUN) tests/run_layers.py traces
+
 .PHONY: test-gpu
 test-gpu: setup ## builds on an NVIDIA GPU, in an environment of its own with faiss-gpu (GPU_PYTHON: another that has it)
 	@$(RUN) tests/run_layers.py gpu

@@ -26,7 +26,7 @@ import gpu_python  # noqa: E402
 
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "release", "stores", "gpu")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "release", "stores", "traces", "gpu")
 """Run only where they are named: what they need takes minutes to build."""
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere", "release"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
@@ -42,6 +42,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "release": tuple([str(CLUSTER), "binary", name] for name in ("registry", "cosign", "helm")),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite", "fake-gcs-server")),
+    "traces": ([str(CLUSTER), "binary", "otelcol"],),
     "gpu": ([sys.executable, str(ROOT / "hack" / "gpu_python.py")],),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }

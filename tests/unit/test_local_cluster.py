@@ -112,6 +112,7 @@ def test_an_image_of_one_binary_is_a_complete_docker_archive(tmp_path: Path) -> 
         ("kube", "k8s.io/kubernetes", layout.VERSIONS["kubernetes"]["version"]),
         ("coredns", "github.com/coredns/coredns", layout.VERSIONS["coredns"]["version"]),
         ("argocd", "github.com/argoproj/argo-cd/v3", layout.VERSIONS["argocd"]["version"]),
+        ("otelcol", "go.opentelemetry.io/collector/otelcol", layout.VERSIONS["otelcol"]["version"]),
     ],
 )
 def test_versions_agree_with_go_mod(folder: str, module: str, version: str) -> None:
@@ -170,7 +171,7 @@ def test_a_program_of_npm_is_one_file_that_runs_what_was_fetched(
 
 @pytest.mark.parametrize(
     ("line", "enough"),
-    [("go version go1.26.8 linux/amd64", True), ("go version go1.25 x", True), ("go version go1.19.8 x", False)],
+    [("go version go1.26.8 linux/amd64", True), ("go version go1.26 x", True), ("go version go1.25.4 x", False), ("go version go1.19.8 x", False)],
 )
 def test_an_old_go_is_not_used(line: str, enough: bool) -> None:
     assert host.go_version_is_enough(line) is enough

@@ -14,8 +14,10 @@ import numpy as np
 import orjson
 import pytest
 from http_stub import Exchange, answering
+from onnx_files import weights_of, write_reranker
 from searcher_process import started
 from served import publish_all
+from unit.test_searcher_reranking import published, task
 from waiting import until
 from wire import get, post, serving
 
@@ -187,3 +189,27 @@ def test_a_searcher_tells_the_collector_that_its_environment_names(
             )
 
         until(told_so)
+
+
+def test_a_query_in_words_tells_what_the_models_took(tmp_path: Path, taken: Taken, collector: str) -> None:
+    """Each as a child of the search, within its time; a query that is a vector has no such parts."""
+    model = task(tmp_path / "m", write_reranker(tmp_path / "m", weights_of(house=5)), budget_seconds=5.0)
+    serve = published(tmp_path).model_copy(update={"rerank": model})
+    with started(serve, OTEL_EXPORTER_OTLP_ENDPOINT=collector) as searcher:
+        connection = HTTPConnection("127.0.0.1", searcher.port(), timeout=60)
+        for body in ({"text": "red car", "k": 5}, {"vector": [1.0] * 8, "k": 5}):
+            connection.request("POST", "/v1/search", orjson.dumps(body), {"traceparent": f"00-{TRACE}-{PARENT}-01"})
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+        connection.close()
+        until(lambda: len(taken.spans) == 4)
+    words, encode, rerank, vector = taken.spans
+    assert [one["name"] for one in taken.spans] == ["POST /v1/search", "encode", "rerank", "POST /v1/search"]
+    assert [one["parentSpanId"] for one in (words, vector)] == [PARENT] * 2
+    assert [one["parentSpanId"] for one in (encode, rerank)] == [words["spanId"]] * 2
+    assert {one["traceId"] for one in taken.spans} == {TRACE}
+    assert len({one["spanId"] for one in taken.spans}) == 4
+    parts = [int(one[edge]) for one in (encode, rerank) for edge in ("startTimeUnixNano", "endTimeUnixNano")]
+    times = [int(words["startTimeUnixNano"]), *parts, int(words["endTimeUnixNano"])]
+    assert times == sorted(times)

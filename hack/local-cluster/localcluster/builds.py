@@ -47,6 +47,7 @@ BUILDS = (
     Build("registry", "the registry distribution", "about 2 min, once", optional=True),
     Build("cosign", "cosign", "up to 25 min beside other work, once", optional=True),
     Build("contour", "Contour", "about 5 min, once", optional=True),
+    Build("otelcol", "OpenTelemetry's collector", "about 2 min, once", folder="otelcol", optional=True),
     Build("fake-gcs-server", "fake-gcs-server", "about 2 min, once", optional=True),
     Build("azurite", "Azurite", "about 30 s, once", optional=True),
 )

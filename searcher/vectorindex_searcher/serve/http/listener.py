@@ -264,7 +264,7 @@ class Listener:
         except Exception:
             _log.exception("counting an answer failed")
         if self.spans is not None and request.trace is not None and request.path == SEARCH_PATH:
-            self.spans.add(request.trace, seconds, response.status)
+            self.spans.add(request.trace, seconds, response.status, response.stages)
 
     def failed(self, request: Request, error: BaseException) -> Response:
         """The answer that tells what went wrong."""

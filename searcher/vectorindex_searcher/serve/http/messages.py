@@ -14,7 +14,7 @@ from http import HTTPStatus
 import orjson
 
 from ... import contract
-from ..tracing.context import Context
+from ..tracing.context import Context, Stage
 from .head import Credential, Head
 
 READ_HEADERS = frozenset(
@@ -91,6 +91,8 @@ class Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rest: tuple[bytes, ...] = ()
     """What follows `body`, of a long answer: put together, or sent at once, it would hold the event loop."""
+    stages: tuple[Stage, ...] = ()
+    """What its trace tells besides the whole."""
 
 
 class Deferred:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ... import contract
 from ..evidence.recorder import Outcome
 from ..http.messages import Response
+from ..tracing.context import Stage
 from .plan import SearchPlan
 
 if TYPE_CHECKING:  # a router has no FAISS
@@ -88,6 +89,8 @@ def cut_of(encoding: Encoding) -> list[dict[str, str]]:
 
 def told(asked: PendingSearch, response: Response) -> Response:
     """The answer, whose headers say its snapshot and which parameters were ignored: a binary one has no other place."""
+    if asked.encoding is not None:
+        response.stages = (Stage("encode", 0.0, asked.encoding.seconds),)
     if asked.fresh is not None:
         response.headers = (*response.headers, (_FRESH, b"%d" % asked.fresh.number))
     if asked.plan.ignored:

@@ -22,6 +22,7 @@ from ...text.reordering import order_of
 from ...text.reranker import Reranker
 from ..evidence.recorder import Outcome
 from ..http.messages import Deferred, Response
+from ..tracing.context import Stage
 from .asked import Candidates, Encoding, PendingSearch, Vectors, Written, hits_of
 from .plan import SearchPlan
 from .pool import SearchPool
@@ -155,10 +156,12 @@ class Reranking:
         if ticket.timer is not None:
             ticket.timer.cancel()
         ticket.asked.outcome.reranked = reranked
-        milliseconds = round((time.monotonic() - ticket.began) * 1e3, 3)
+        now, arrived = time.monotonic(), ticket.asked.began
+        milliseconds = round((now - ticket.began) * 1e3, 3)
         how: Mapping[str, object] = {**ticket.found.how, "reranked": reranked, "rerankMs": milliseconds}
         response = self._service.wrapped(ticket.asked, written, how)
         response.headers = (*response.headers, (_RERANKED, b"true" if reranked else b"false"))
+        response.stages = (*response.stages, Stage("rerank", ticket.began - arrived, now - arrived))
         ticket.answer.resolve(response)
 
     # ------------------------------------------------------------ on threads

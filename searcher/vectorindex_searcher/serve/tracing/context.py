@@ -1,4 +1,4 @@
-"""The trace that a request belongs to, from the bytes of its head (W3C Trace Context, `traceparent`)."""
+"""The trace that a request belongs to, from the bytes of its head (W3C Trace Context, `traceparent`); parts of it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ class Context:
 
     trace_id: str
     parent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a search that takes a model's time. `began` and `ended`: seconds since the request had arrived."""
+
+    name: str
+    began: float
+    ended: float
 
 
 def sampled(head: bytes) -> Context | None:

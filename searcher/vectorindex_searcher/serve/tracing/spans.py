@@ -11,27 +11,27 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
 
-from .context import Context
+from .context import Context, Stage
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
 
 MOST_WAITING = 2048
-"""Spans. More are dropped: a collector that does not answer costs half a megabyte."""
+"""Searches. More are dropped: a collector that does not answer costs half a megabyte."""
 AT_ONCE = 512
 SEND_SECONDS = 1.0
 """Between two messages."""
 ANSWER_SECONDS = 5.0
 SERVICE = "vectorindex-searcher"
-_SERVER, _ERROR = 2, 2
-"""SPAN_KIND_SERVER and STATUS_CODE_ERROR of OTLP."""
+_INTERNAL, _SERVER, _ERROR = 1, 2, 2
+"""SPAN_KIND_INTERNAL, SPAN_KIND_SERVER and STATUS_CODE_ERROR of OTLP."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,12 +58,13 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One answered search. `ended`: unix seconds."""
+    """One answered search. `ended`: unix seconds. `stages`: each is told as a child of it."""
 
     context: Context
     ended: float
     seconds: float
     status: int
+    stages: tuple[Stage, ...] = ()
 
 
 class Spans:
@@ -79,12 +80,12 @@ class Spans:
         self._thread: threading.Thread | None = None
         self._failing = False
 
-    def add(self, context: Context, seconds: float, status: int) -> None:
+    def add(self, context: Context, seconds: float, status: int, stages: tuple[Stage, ...] = ()) -> None:
         """A search was answered just now."""
         if len(self._waiting) >= MOST_WAITING:
             self._count("Dropped", 1)
             return
-        self._waiting.append(Span(context, time.time(), seconds, status))
+        self._waiting.append(Span(context, time.time(), seconds, status, stages))
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
             self._thread.start()
@@ -139,27 +140,38 @@ def _opener() -> OpenerDirector:
 def message(spans: list[Span], service: str, revision: str) -> dict[str, object]:
     """ExportTraceServiceRequest of OTLP, in its JSON form."""
     said: dict[str, str | int] = {"service.name": service, "vectorindex.revision": revision}
-    scope = {"scope": {"name": "vectorindex_searcher"}, "spans": [_span(one) for one in spans]}
+    scope = {"scope": {"name": "vectorindex_searcher"}, "spans": [told for one in spans for told in _told(one)]}
     return {"resourceSpans": [{"resource": {"attributes": _attributes(said)}, "scopeSpans": [scope]}]}
 
 
-def _span(one: Span) -> dict[str, object]:
-    nanoseconds = int(one.ended * 1e9)
+def _told(one: Span) -> Iterator[dict[str, object]]:
+    """A search, and its stages as children of it."""
+    mine, trace, began = secrets.token_hex(8), one.context.trace_id, one.ended - one.seconds
     said: dict[str, str | int] = {
         "http.request.method": "POST",
         "url.path": "/v1/search",
         "http.response.status_code": one.status,
     }
-    return {
-        "traceId": one.context.trace_id,
-        "spanId": secrets.token_hex(8),
-        "parentSpanId": one.context.parent_id,
-        "name": "POST /v1/search",
+    yield {
+        **_span(one.context, mine, "POST /v1/search", began, one.ended),
         "kind": _SERVER,
-        "startTimeUnixNano": str(nanoseconds - int(one.seconds * 1e9)),
-        "endTimeUnixNano": str(nanoseconds),
         "attributes": _attributes(said),
         **({"status": {"code": _ERROR}} if one.status >= 500 else {}),
+    }
+    for stage in one.stages:
+        times = began + stage.began, began + stage.ended
+        yield {**_span(Context(trace, mine), secrets.token_hex(8), stage.name, *times), "kind": _INTERNAL}
+
+
+def _span(context: Context, own_id: str, name: str, began: float, ended: float) -> dict[str, object]:
+    """`began` and `ended`: unix seconds."""
+    return {
+        "traceId": context.trace_id,
+        "spanId": own_id,
+        "parentSpanId": context.parent_id,
+        "name": name,
+        "startTimeUnixNano": str(int(began * 1e9)),
+        "endTimeUnixNano": str(int(ended * 1e9)),
     }
 
 
