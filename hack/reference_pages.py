@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core import events
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.fresh_looks import FreshAnswer
 from vectorindex_operator.core.source_poll import Said
 from vectorindex_operator.telemetry import Metrics
 from vectorindex_searcher import progress
@@ -59,6 +60,7 @@ def operator_families() -> Iterator[Metric]:
     metrics.on_result("ok", 0.1)
     metrics.writes.labels("Pod").inc()
     metrics.on_poll(Said.SAME)
+    metrics.on_fresh(FreshAnswer())
     metrics.on_notice(True)
     metrics.on_artifact(Found.PRESENT)
     metrics.on_event("shop", "products", Event(EventReason.ROLLED_BACK, "back"))

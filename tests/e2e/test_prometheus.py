@@ -40,6 +40,8 @@ ELSEWHERE = {
     "vectorindex_spans_total": "no collector of traces is named",
     "vectorindex_rollback_artifact_looks_total": "the artifact of a way back is looked for every ten minutes",
     "vectorindex_filtered_zero_result_queries_total": "no filters are sent",
+    "vectorindex_fresh_": "there are no fresh rows",
+    "vectorindex_shard_": "it is in one part",
 }
 """Series that this story has none of, and why."""
 

@@ -244,7 +244,7 @@ def test_a_refused_file_is_named_with_what_to_do_and_told_once() -> None:
     assert (status, reason) == ("False", "FileRefused")
     for words in ("fresh/7.jsonl: DimensionMismatch", "dimension 3", "as other files are", "until it is repaired"):
         assert words in message
-    assert message.endswith("the next build leaves it out")
+    assert message.endswith("the next build leaves it out; answered are 30 rows of 2 files, snapshot 4")
     assert events(plan) == ["FreshFileRefused"]
     assert all(event.warning for event in plan.events)
     later = told(after(obs, plan), knows(rows=31, refused=(BAD,), reason="DimensionMismatch"), NOW + POLL)
@@ -259,7 +259,11 @@ def test_an_image_that_knows_no_fresh_rows_is_told_apart() -> None:
 
 def test_a_store_that_refuses_is_told() -> None:
     plan = run(told(quiet(), knows(reason="AccessDenied", message="no right to write")))
-    assert fresh_rows(plan) == ("False", "AccessDenied", "no right to write; snapshot 4 stays")
+    assert fresh_rows(plan) == (
+        "False",
+        "AccessDenied",
+        "no right to write; answered are 30 rows of 2 files, snapshot 4",
+    )
 
 
 def test_taken_out_of_the_spec_nothing_of_it_is_left() -> None:

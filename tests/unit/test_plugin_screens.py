@@ -109,6 +109,28 @@ def test_the_same_as_json(say: Say, moment: str) -> None:
     assert json.loads(say(cluster, "history", "products", output="json")[1])[0]["createdAt"]
 
 
+@pytest.mark.parametrize("status", ["True", "False"])
+def test_get_says_what_is_known_of_fresh_rows(say: Say, status: str) -> None:
+    cluster = Recorded.at("at_rest")
+    said = {"type": "FreshRows", "status": status, "reason": "Answered", "message": "30 rows of 2 files, snapshot 4"}
+    cluster.objects[0]["status"]["conditions"].append(said | {"lastTransitionTime": "2027-01-15T00:00:00Z"})
+    (line,) = [one for one in say(cluster, "get", "products")[1].splitlines() if "snapshot 4" in one]
+    assert line.split()[0] == "fresh"
+
+
+def test_why_says_that_fresh_rows_were_switched_off(say: Say) -> None:
+    cluster = Recorded.at("at_rest")
+    serving = json.loads(say(cluster, "get", "products", output="json")[1])["serving"]
+    off = {"at": "2027-12-31T00:00:00Z", "rule": "zero", "message": "zero: 9.0% of 1000 queries, above 5%"}
+    (view,) = [one for one in cluster.objects if one["metadata"]["name"] == serving and "Revision" in one["kind"]]
+    view["status"]["freshOff"] = off
+    why = json.loads(say(cluster, "why", "products", output="json")[1])
+    assert (why["what"], why["revision"], why["rule"]) == ("FreshRowsOff", serving, "zero")
+    assert why["runbook"] == "docs/guardrails.md#with-fresh-rows"
+    view["status"]["freshOff"] = off | {"ended": "n1"}
+    assert json.loads(say(cluster, "why", "products", output="json")[1])["what"] != "FreshRowsOff"
+
+
 def test_what_a_guardrail_said_has_its_numbers(say: Say) -> None:
     why = json.loads(say(Recorded.at("rolled_back"), "why", "products", output="json")[1])
     (row,) = why["guardrails"]

@@ -21,12 +21,14 @@ def condition(state: ReconcileState) -> tuple[str, str, str] | None:
         return "Unknown", "NotHeard", "no searcher has told of the fresh rows yet"
     if fresh.reason == UNKNOWN_TO_IMAGE:
         return "False", UNKNOWN_TO_IMAGE, f"{name}: {fresh.message}; `refresh` replaces an image of before"
+    answered = f"{fresh.rows} rows of {fresh.files} files, snapshot {fresh.number}"
     if fresh.refused:
         first = fresh.refused[0]
         more = f" (and {len(fresh.refused) - 1} more)" if len(fresh.refused) > 1 else ""
-        return "False", "FileRefused", f"{first.object}: {first.reason}: {first.message}{more}; {REFUSAL_MEANS}"
+        words = f"{first.object}: {first.reason}: {first.message}{more}; {REFUSAL_MEANS}; answered are {answered}"
+        return "False", "FileRefused", words
     if fresh.full:
-        return "False", "Full", full_means(fresh)
+        return "False", "Full", f"{full_means(fresh)}; answered are {answered}"
     if fresh.reason:
-        return "False", fresh.reason, f"{fresh.message}; snapshot {fresh.number} stays"
-    return "True", "Answered", f"{fresh.rows} rows of {fresh.files} files, snapshot {fresh.number}"
+        return "False", fresh.reason, f"{fresh.message}; answered are {answered}"
+    return "True", "Answered", answered

@@ -27,8 +27,9 @@ _REST = "docs/operations.md#what-wakes-you-and-what-to-do"
 
 @dataclass(frozen=True, slots=True)
 class DecisionFacts:
-    """One decision. `what`: Promoted, RolledBack, Switched, Passed the gate, Rejected ...; `rule`: what it was decided
-    by, a guardrail's name or a part of the spec. `runbook`: the page and section; empty where nothing is wrong."""
+    """One decision. `what`: Promoted, RolledBack, Switched, FreshRowsOff, Passed the gate, Rejected ...; `rule`: what
+    it was decided by, a guardrail's name or a part of the spec. `runbook`: the page and section; empty where nothing is
+    wrong."""
 
     at: str
     what: str
@@ -90,6 +91,11 @@ def _of_revision(view: RevisionView) -> Iterator[DecisionFacts]:
         rows = _said(view, "")
         yield DecisionFacts(
             said.at, "Rejected", name, said.stage, said.reason, said.message, runbook(said.reason), rows
+        )
+    if (off := status.fresh_off) is not None and not off.ended:
+        where = "docs/guardrails.md#with-fresh-rows"
+        yield DecisionFacts(
+            off.at, "FreshRowsOff", name, off.rule, "FreshRowsOff", off.message, where, _said(view, off.rule)
         )
     if status.promoted_at is not None:
         reason, _, message = status.message.partition(": ")

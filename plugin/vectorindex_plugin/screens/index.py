@@ -14,7 +14,12 @@ from vectorindex_plugin.screens.style import colour, field
 from vectorindex_plugin.screens.tables import guardrails, recall
 from vectorindex_plugin.words import age, size
 
-_SAID = {("Ready", "False"): "not ready", ("UpToDate", "False"): "edits", ("RollbackPossible", "False"): "way back"}
+_SAID = {
+    ("Ready", "False"): "not ready",
+    ("UpToDate", "False"): "edits",
+    ("RollbackPossible", "False"): "way back",
+    **{("FreshRows", status): "fresh" for status in ("True", "False", "Unknown")},
+}
 """Conditions that say more than the first lines do -> the word before their message."""
 
 

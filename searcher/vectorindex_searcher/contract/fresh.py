@@ -106,7 +106,7 @@ class FreshLook(Model):
     """Rows below the place that count towards the bounds, as far as they were counted."""
     off: bool = False
     age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Since the last look that found no more than the bounds allow; with number 0 and no reason: none ended yet."""
+    """Since the last look that found no more than the bounds allow; or since the start, while none did."""
     reason: Annotated[str, Field(max_length=64)] = ""
     """Why not all that lies there is answered: the newest look failed (StoreUnavailable, AccessDenied), the first
     refused file's, or TooManyFreshRows; empty: all of it is."""

@@ -64,7 +64,8 @@ class Seen:
     refused: tuple[tuple[str, str, str], ...] = ()
     """Object, reason and message of each."""
     good_at: float | None = None
-    """When the last look began that found the snapshot to be all there is, monotonic; None: none did."""
+    """When the last look began that found the snapshot to be all there is, monotonic; while none did: since when it is
+    looked for. None: it is not."""
     errors: int = 0
     """Looks that failed since the start."""
 
@@ -176,7 +177,7 @@ class FreshSource:
         """That is published, taken or not."""
         self._given: Gathered | None = None
         """The newest that this look has found."""
-        self.seen = Seen()
+        self.seen = Seen(good_at=clock())
 
     def look(self) -> Gathered | None:
         """Look at snapshots and files; the snapshot that is to be searched from now on, None: that of before."""

@@ -63,8 +63,7 @@ def _note(state: ReconcileState) -> None:
 
 def full_means(fresh: FreshStatus) -> str:
     """What follows from too many fresh rows."""
-    answered = f"the {fresh.rows} oldest are answered" if fresh.rows else "none is answered"
-    return f"more fresh rows than the bounds allow: {answered}, and the next revision is built"
+    return f"more fresh rows than the bounds allow ({fresh.message}): the next revision is built"
 
 
 def _ask(state: ReconcileState) -> None:

@@ -7,7 +7,8 @@ import { commands, decisions, events, jobs, pods, shadow } from "./panels.js";
 import { timeline } from "./timeline.js";
 import { ago, badge, count, digits, mark, reachable, share, short, size } from "./words.js";
 
-const SAID = { Ready: "Not ready", UpToDate: "Edits", RollbackPossible: "Way back" };
+const SAID = { Ready: "Not ready", UpToDate: "Edits", RollbackPossible: "Way back", FreshRows: "Fresh rows" };
+const ALWAYS_SAID = "FreshRows"; // the others when they are not true
 
 export function detail(namespace, name) {
   const head = h("div", { class: "head" });
@@ -65,7 +66,7 @@ function handle(element) {
 function summary(index, tone) {
   const reason = index.reason && index.reason !== index.phase ? h("span", { class: "reason" }, index.reason) : "";
   const waits = index.waitsFor.map((one) => h("li", { class: "callout moving" }, mark("moving"), h("span", {}, h("b", {}, `Waits: ${one.rule} `), `${one.subject} ${one.message}`)));
-  const notes = index.conditions.filter((one) => SAID[one.type] && one.status === "False").map((one) => h("div", {}, h("dt", {}, SAID[one.type]), h("dd", {}, one.message)));
+  const notes = index.conditions.filter((one) => SAID[one.type] && (one.status === "False" || one.type === ALWAYS_SAID)).map((one) => h("div", {}, h("dt", {}, SAID[one.type]), h("dd", {}, one.message)));
   return h("div", { class: `summary ${tone}` },
     h("p", { class: "line" }, badge(tone, index.phase), reason),
     h("p", { class: "why" }, index.why),
