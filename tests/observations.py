@@ -128,7 +128,7 @@ def a_revision(
     frozen = RevisionSpec(
         index="docs", digest=digest, fingerprint=data, image=SETTINGS.searcher_image, source=of.source.place,
         artifacts=of.artifacts.place, columns=of.source.columns, embedding=of.embedding.of_vectors(),
-        index_spec=of.index,
+        index_spec=of.index, memory_per_shard=of.memory_per_shard,
         segments=tuple(s.name for s in of.segments), min_score=of.searcher.min_score, tls=of.searcher.tls is not None,
         tombstones=of.source.deleted(),
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),

@@ -14,8 +14,6 @@ from vectorindex_operator.manifests import sizing
 from vectorindex_operator.manifests.podspec import DISK, disk_mebibytes
 from vectorindex_searcher.contract import Metric
 
-ID_BYTES = 8
-"""Of an int64 id. Of text as many as it has, and 4."""
 _MIB = 1 << 20
 
 
@@ -46,16 +44,16 @@ def sizes(factory: str, rows: int, dimension: int, metric: Metric = Metric.COSIN
     """What an index of int64 ids and without metadata takes, with or without filters. None: a kind of index for which
     there is no formula. Raises searcher.errors.BadSpec for a factory string that is none."""
     from vectorindex_searcher.build import budget
+    from vectorindex_searcher.build.sharing import ID_BYTES, held_bytes
     from vectorindex_searcher.errors import BadSpec
     from vectorindex_searcher.index.factory import make_index, training_rows
     from vectorindex_searcher.index.memory import footprint
-    from vectorindex_searcher.index.selection.subset import restricted_bytes
 
     empty = make_index(factory, rows, dimension, metric)
-    size = footprint(empty, rows)
-    if size is None:
-        return None
     ids = ID_BYTES * rows
+    size, held = footprint(empty, rows), held_bytes(empty, rows, ids)
+    if size is None or held is None:
+        return None
     sample = budget.sample_bytes(training_rows(empty, rows), dimension)
 
     def fits(mebibytes: int) -> bool:
@@ -69,7 +67,7 @@ def sizes(factory: str, rows: int, dimension: int, metric: Metric = Metric.COSIN
     whole = max(budget.INTERPRETER_BYTES + budget.peak_bytes(size.resident, sample), 4 * sample)
     return Sizes(
         index=size.file,
-        held=size.resident + ids + restricted_bytes(empty, rows),
+        held=held,
         least=_MIB * bisect.bisect_left(range(whole // _MIB + 1), True, lo=1, key=fits),
         whole=whole,
         build_disk=_MIB * disk_mebibytes(4 * rows * dimension + ids + max(size.file, ids)),

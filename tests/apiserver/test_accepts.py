@@ -204,6 +204,10 @@ def test_an_index_in_shards(api: Api, smallest: Json) -> None:
     answer = api.apply(changed(manifest, "spec.index", {"shards": 64}))
     assert answer.ok, answer.message
     assert VectorIndexSpec.model_validate(answer.body["spec"]).index.shards == 64
+    asked = changed(manifest, "spec.index", {"shards": "Auto"})
+    auto = api.apply(changed(asked, "spec.searcher.memoryPerShard", "8Gi"))
+    assert auto.ok, auto.message
+    assert VectorIndexSpec.model_validate(auto.body["spec"]).memory_per_shard == "8Gi"
     partial = changed(changed(manifest, "spec.index", {"shards": 2}), "spec.searcher", {"partial": "Allow"})
     assert api.apply(partial).ok
     rule = {"name": "lost", "metric": "FiltersLost", "max": "0.5%"}

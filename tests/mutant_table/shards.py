@@ -9,6 +9,7 @@ _OPERATOR = "operator/vectorindex_operator"
 _GROUPS = "unit/test_shards_in_the_operator.py::"
 _BESIDE = "unit/test_shards_beside_a_whole.py::"
 _TESTS = "unit/test_searcher_shards.py::"
+_AUTO, _CHOOSES = "unit/test_auto_shards.py::", "unit/test_searcher_auto_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
 _HOSTILE, _BOUNDS = "unit/test_searcher_router_hostile.py::", "unit/test_searcher_router_bounds.py::"
 _CANARY = "unit/test_searcher_router_canary.py::"
@@ -281,6 +282,47 @@ SHARDS = (
         '["route", *(each for each in one["args"][1:] if "polic" not in each)]',
         (f"{_BESIDE}test_policies_hold_at_once_for_shards_and_routers",),
         "They would show all rows to every token.",
+    ),
+    Mutant(
+        "shards are built before anybody heard how many",
+        f"{_OPERATOR}/core/progress/shards.py",
+        "and task is not ORDER[-1] and known:",
+        "and task is not ORDER[-1]:",
+        (f"{_AUTO}test_a_first_job_whose_words_are_lost_is_run_again_and_nothing_is_built_by_a_guess",),
+        "The operator may be away for as long as a pod that has ended stays.",
+        each=(seeds("as_many_shards_as_fit"),),
+    ),
+    Mutant(
+        "how many shards there are is forgotten with the first Job",
+        f"{_OPERATOR}/core/progress/shards.py",
+        "isinstance(job.result, PartitionResult) else job.parts for",
+        "isinstance(job.result, PartitionResult) else 0 for",
+        (f"{_AUTO}test_a_build_that_goes_on_on_cpus_has_as_many_shards",),
+        "It is kept for an hour, and a build takes many.",
+    ),
+    Mutant(
+        "a plan's number gives way to what is computed today",
+        f"{_SEARCHER}/build/partition.py",
+        "    shards = known[0].shards if known is not None else _asked_for(task, source)\n",
+        "    shards = _asked_for(task, source)\n",
+        (f"{_CHOOSES}test_the_number_lies_in_the_plan_and_is_said_again",),
+        "A try after an upgrade would never complete what the one before began.",
+    ),
+    Mutant(
+        "metadata takes no memory when shards are counted",
+        f"{_SEARCHER}/build/partition.py",
+        "dimension, factory, shared.beside)",
+        "dimension, factory, sharing.ID_BYTES)",
+        (f"{_CHOOSES}test_metadata_counts_once_it_is_seen",),
+        "Every searcher would ask for more than any machine has.",
+    ),
+    Mutant(
+        "what a searcher takes besides its rows is given to them",
+        f"{_OPERATOR}/manifests/jobs.py",
+        '        task = task.model_copy(update={"searcher_bytes": beside})\n',
+        "",
+        (f"{_AUTO}test_the_first_job_is_told_what_a_searcher_may_ask_for_and_what_of_it_is_not_for_rows",),
+        "Pods would ask for more than memoryPerShard.",
     ),
     Mutant(
         "routers forget what they do without a shard once the next index is in one part",

@@ -10,6 +10,7 @@ from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import Gate
 from vectorindex_searcher.contract import (
+    AUTO_SHARDS,
     LIVE_QUERIES,
     BuildResult,
     BuildTask,
@@ -39,6 +40,8 @@ from vectorindex_searcher.contract import (
     most_fresh,
 )
 
+AUTO_COMES_TO = 3
+"""Shards, whatever the data: what a searcher holds is nothing here."""
 DEFAULT_FLOOR = Gate().recall.min
 Answer = tuple[int, Model | None]
 """Exit code and the last word of a verb."""
@@ -295,15 +298,17 @@ class Truth:
         if not planned:
             if (wrong := self._unreadable(task, data)) is not None:
                 return wrong
-            self.plans[place] = sha("plan", task.digest, task.attempt), task.shards
-        rows = data.rows // task.shards
+            number = AUTO_COMES_TO if task.shards == AUTO_SHARDS else task.shards
+            self.plans[place] = sha("plan", task.digest, task.attempt), number
+        number = self.plans[place][1]
+        rows = data.rows // number
         result = PartitionResult(
             digest=task.digest,
             plan_sha256=self.plans[place][0],
             fingerprint=task.fingerprint,
-            shards=task.shards,
+            shards=number,
             count=data.rows,
-            counts=(rows,) * task.shards,
+            counts=(rows,) * number,
             dimension=data.dimension,
             factory=task.index.factory,
             bytes=data.rows * 64,

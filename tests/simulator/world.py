@@ -72,7 +72,7 @@ def _without(spec: Json, path: tuple[str, ...]) -> Json:
 
 
 @cache
-def _name_of(factory: str, data: str, columns: tuple[str, ...], build: int, shards: int) -> str:
+def _name_of(factory: str, data: str, columns: tuple[str, ...], build: int, shards: int | str) -> str:
     changes: Json = {"source__columns": {"metadata": list(columns)}} if columns else {}
     changes |= {"index__shards": shards} if shards else {}
     spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory, **changes))

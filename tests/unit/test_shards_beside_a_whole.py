@@ -73,6 +73,7 @@ LIVE: dict[str, dict[str, Any]] = {
     "searcher.resources": {"searcher": {"resources": {"requests": {"cpu": "4"}}}},
     "searcher.router_resources": {},  # refused without shards
     "searcher.partial": {},  # likewise
+    "searcher.memory_per_shard": {},  # likewise
     "searcher.min_score": {"searcher": {"minScore": 0.5}},
     "searcher.auth": {"searcher": {"auth": {"secretRef": {"name": "t"}, "policies": "Required"}}},
     "searcher.tls": {"searcher": {"tls": {"secretRef": {"name": "c"}}}},

@@ -96,7 +96,7 @@ def test_rows_are_laid_ready_then_built_then_published() -> None:
     plan = with_jobs(laid)
     (build,) = actions(plan, StartBuild)
     assert (build.task.index.shards, build.task.shard, build.key) == (3, None, f"{KEY}/0/cpu")
-    parts = one(Task.BUILD, key=f"{KEY}/0/cpu", done=2)
+    parts = one(Task.BUILD, key=f"{KEY}/0/cpu", done=2, parts=3)
     running = with_jobs(laid, parts)
     assert (started(running), recorded(running, PENDING).progress) == ([], "2 of 3 shards are built")
     assert running.status.conditions

@@ -76,6 +76,8 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], style: Style) -> 
         node = {**defs[node.pop("$ref").removeprefix("#/$defs/")], **node}
     if "anyOf" in node:
         options = [option for option in node.pop("anyOf") if option.get("type") != "null"]
+        if [one.get("type") for one in options] == ["integer", "string"] and "const" in options[1]:
+            return _number_or_word(options[0], options[1], node)
         if len(options) != 1:
             raise TypeError(f"a union of {len(options)} types has no structural schema: {options}")
         return _convert({**options[0], **node}, defs, style)
@@ -131,6 +133,14 @@ def _text_or_number(text: _Schema, numbers: Mapping[str, Any]) -> _Schema:
     number = {"minimum": numbers["minimum"], "not": {"minimum": numbers["maximum"]}}
     branches = [{"enum": [numbers["words"]]}, {"not": {"maxLength": 0}}, number]
     return out | {"x-kubernetes-preserve-unknown-fields": True, "anyOf": branches}
+
+
+def _number_or_word(number: _Schema, word: _Schema, node: _Schema) -> _Schema:
+    """The schema of a field that takes a whole number or one word: bounds hold for numbers, the pattern for text."""
+    out = {key: value for key, value in node.items() if key not in (*_DROPPED, "default")}
+    bounds = {key: number[key] for key in ("minimum", "maximum") if key in number}
+    text = {"pattern": f"^{word['const']}$", "maxLength": len(word["const"])}
+    return out | bounds | text | {"x-kubernetes-int-or-string": True}
 
 
 def _exact_bounds(node: _Schema) -> _Schema:

@@ -57,6 +57,12 @@ RULES = (
         ".searcher.routerResources",
     ),
     CelRule(
+        "!has(self.searcher) || !has(self.searcher.memoryPerShard)"
+        " || (has(self.index.shards) && self.index.shards == 'Auto')",
+        "searcher.memoryPerShard needs index.shards Auto: otherwise nothing goes by it",
+        ".searcher.memoryPerShard",
+    ),
+    CelRule(
         "has(self.index.shards) || !has(self.searcher) || !has(self.searcher.partial)",
         "searcher.partial needs index.shards: an index in one part answers whole or not at all",
         ".searcher.partial",

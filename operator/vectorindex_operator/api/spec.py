@@ -47,11 +47,14 @@ from vectorindex_operator.api.rerank import Rerank
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.schedule import Schedule
 from vectorindex_searcher.contract import (
+    AUTO_SHARDS,
     FEWEST_LIVE_QUERIES,
     LIVE_SAMPLE_QUERIES,
+    MEMORY_PER_SHARD,
     Columns,
     Device,
     IndexSpec,
+    MemoryText,
     Model,
     ParamLimits,
     Partial,
@@ -355,8 +358,8 @@ class QueryParams(ParamLimits):
 
 
 class Searcher(Model):
-    """The pods that answer queries. `minScore`, `pod` and `rerank` are of a revision; an edit of the others applies at
-    once."""
+    """The pods that answer queries. `minScore`, `pod`, `rerank` and `memoryPerShard` are of a revision; an edit of the
+    others applies at once."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
     """Where there are shards: of each, and of routers. An HPA may write it: target the VectorIndex itself, and leave it
@@ -369,6 +372,9 @@ class Searcher(Model):
     partial: Partial | None = None
     """What becomes of a query that not every shard answers. Absent: Refuse (503); Allow: the answer of the others, with
     `partial: true`. It counts as an error either way. Applies at once; needs index.shards."""
+    memory_per_shard: MemoryText | None = None
+    """What a searcher of one shard may ask for, where `index.shards` is Auto. Absent: 16Gi. Another one is another
+    revision."""
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
     auth: Auth | None = None
@@ -572,3 +578,8 @@ class VectorIndexSpec(Model):
         ),
         *RULES_OF_SPEC,
     )
+
+    @property
+    def memory_per_shard(self) -> str | None:
+        """What a searcher of one shard may ask for, where that says how many there are."""
+        return (self.searcher.memory_per_shard or MEMORY_PER_SHARD) if self.index.shards == AUTO_SHARDS else None

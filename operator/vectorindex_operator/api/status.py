@@ -23,7 +23,7 @@ from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.spec import Searcher, VectorIndexSpec
 from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
 from vectorindex_searcher import contract
-from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Stored
+from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, MemoryText, Stored
 
 
 def _is_time(text: str) -> str:
@@ -168,7 +168,8 @@ class Live(Stored):
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
         """Of a spec that could be read."""
-        frozen = {"pod": Pod(), "min_score": None, "rerank": None}  # of a revision: see Serving
+        # Of a revision: see Serving, RevisionSpec.
+        frozen = {"pod": Pod(), "min_score": None, "rerank": None, "memory_per_shard": None}
         return cls(
             searcher=spec.searcher.model_copy(update=frozen),
             source=spec.source.place,
@@ -318,6 +319,8 @@ class RevisionSpec(Stored):
     columns: Columns
     embedding: Embedding
     index_spec: IndexSpec
+    memory_per_shard: MemoryText | None = None
+    """What a searcher of one shard may ask for; None: how many shards there are was said."""
     segments: tuple[str, ...] = ()
     min_score: float | None = None
     tls: bool = False
@@ -343,9 +346,16 @@ class RevisionSpec(Stored):
     """Features that an operator must know to render, choose or retire it; one that does not leaves it as it is."""
 
     @property
-    def shards(self) -> int:
-        """How many parts it has; 0: it is one."""
-        return self.index_spec.shards or 0
+    def in_shards(self) -> bool:
+        """Whether it is in parts, however many."""
+        return self.index_spec.shards is not None
+
+    def shards(self, build: contract.BuildResult | None) -> int:
+        """How many parts it has. 0: it is one, or (Auto) not built yet, and nobody can tell."""
+        asked = self.index_spec.shards
+        if asked is None or isinstance(asked, int):
+            return asked or 0
+        return (build.shards or 0) if build is not None else 0
 
     @property
     def build_number(self) -> int:

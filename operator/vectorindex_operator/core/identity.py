@@ -18,7 +18,7 @@ from vectorindex_operator.api.v1alpha1 import (
     by_kind,
     kept,
 )
-from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise
+from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise, memory_bytes
 
 DIGEST_FORMAT = 1
 """Part of every digest, and never to be changed: a manifest's own format version stands apart from it."""
@@ -55,6 +55,12 @@ def _texts(spec: VectorIndexSpec) -> dict[str, object]:
     return {"encoder": spec.embedding.of_texts()} if spec.source.columns.text is not None else {}
 
 
+def _auto_shards(spec: VectorIndexSpec) -> dict[str, object]:
+    """What is asked for, and not the number that it comes to: that follows from this and the data."""
+    memory = spec.memory_per_shard
+    return {"memoryPerShard": memory_bytes(memory)} if memory is not None else {}
+
+
 def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> str:
     """Hex digest of a revision. `fingerprint` is the dataset's; `build_number` rises when a rebuild is asked for."""
     return _hash(
@@ -67,6 +73,7 @@ def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> st
             "index": _index(spec.index),
             **_tombstones(spec),
             **_texts(spec),
+            **_auto_shards(spec),
         }
     )
 

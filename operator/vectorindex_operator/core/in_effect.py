@@ -40,6 +40,7 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
             (f"artifacts.{artifacts.kind}", recipe.place(frozen.artifacts) == recipe.place(artifacts)),
             ("embedding", frozen.embedding == spec.embedding.of_vectors()),
             ("segments", served.segments == wanted.segments),
+            ("searcher.memoryPerShard", frozen.memory_per_shard == spec.memory_per_shard),
             ("searcher.minScore", served.min_score == wanted.min_score),
             ("searcher.pod", served.pod == wanted.pod),
             ("embedding.encoder", served.encoder == wanted.encoder),

@@ -27,6 +27,6 @@ def in_effect(obs: Observation) -> Live | None:
 def _in_shards(obs: Observation) -> bool:
     """Whether a revision in shards is loaded, also where it cannot be read, or has the traffic."""
     there = {name for name, one in obs.loaded.items() if one.exists} | {obs.traffic.revision}
-    made = {name for name, one in obs.revisions.items() if one.spec.shards}
+    made = {name for name, one in obs.revisions.items() if one.spec.in_shards}
     seen = {name for name, one in obs.loaded.items() if any(group.role == SHARD for group in one.groups)}
     return bool(there & (made | seen))

@@ -155,6 +155,8 @@ class JobView:
     """Since when it has been to run and has had no pod, which a quota or a webhook refuses. None: it has had one."""
     done: int = 0
     """Of an Indexed Job: how many of its parts are."""
+    parts: int = 0
+    """How many it has; 0: it is no Indexed Job."""
 
 
 @dataclass(frozen=True, slots=True)

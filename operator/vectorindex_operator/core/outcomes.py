@@ -95,6 +95,7 @@ def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None
             index=frozen.index_spec,
             segments=served.segments,
             min_score=served.min_score,
+            memory_per_shard=frozen.memory_per_shard,
             refresh=served.refresh,
             image=frozen.image,
             encoder=identity.models_id(served),
@@ -114,7 +115,9 @@ def as_spec(spec: VectorIndexSpec, outcome: Outcome) -> VectorIndexSpec:
             "embedding": spec.embedding.model_copy(update=dict(outcome.embedding)),
             "index": outcome.index,
             "segments": tuple(Segment(name=name) for name in outcome.segments),
-            "searcher": spec.searcher.model_copy(update={"min_score": outcome.min_score}),
+            "searcher": spec.searcher.model_copy(
+                update={"min_score": outcome.min_score, "memory_per_shard": outcome.memory_per_shard}
+            ),
         }
     )
 

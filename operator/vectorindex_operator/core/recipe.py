@@ -162,7 +162,7 @@ def row_encoder(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
 def fresh_place(frozen: RevisionSpec, live: Live) -> Place | None:
     """Where the fresh rows are that a revision answers. None: there are none, it was made of another source, beside
     whose rows these do not belong, or it is in shards, whose searchers do not start with any."""
-    same = place(frozen.source) == place(live.source) and not frozen.shards
+    same = place(frozen.source) == place(live.source) and not frozen.in_shards
     return live.source.at(live.fresh.prefix) if live.fresh is not None and same else None
 
 

@@ -19,7 +19,7 @@ from vectorindex_operator.core.plan import (
     StartValidation,
 )
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests import labels, sizing
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import (
     ARTIFACTS,
@@ -36,6 +36,7 @@ from vectorindex_operator.manifests.podspec import (
 )
 from vectorindex_searcher.contract import (
     ADMIN_PORT,
+    AUTO_SHARDS,
     ENCODER_ENV_PREFIX,
     LIVE_KEY_ENV,
     METRICS_PORT_ENV,
@@ -90,9 +91,10 @@ def build(
     job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
     deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
     _finish(job, one, places, pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)
-    if frozen.shards:
-        job["metadata"]["annotations"][labels.SHARDS] = str(frozen.shards)
-        _index(job["spec"], frozen.shards, min(frozen.shards, spec.build.parallelism or PARALLELISM))
+    if (shards := action.task.index.shards) is not None:
+        assert isinstance(shards, int), "a build begins once the number is known"
+        job["metadata"]["annotations"][labels.SHARDS] = str(shards)
+        _index(job["spec"], shards, min(shards, spec.build.parallelism or PARALLELISM))
     return job
 
 
@@ -100,7 +102,11 @@ def partition(
     action: StartPartition, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that lays the rows of each shard ready."""
-    one, places = _reads_rows("partition", revision.spec.image, action.task, revision.spec, spec, settings)
+    task = action.task
+    if task.shards == AUTO_SHARDS:
+        beside = sizing.besides_bytes(revision.spec, spec.searcher.resources)
+        task = task.model_copy(update={"searcher_bytes": beside})
+    one, places = _reads_rows("partition", revision.spec.image, task, revision.spec, spec, settings)
     job = _job(action.name, action.key, action.failures, index, Task.PARTITION, labels.owner(revision), revision.name)
     deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
     _finish(job, one, places, spec.build.pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)

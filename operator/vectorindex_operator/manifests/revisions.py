@@ -41,6 +41,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         columns=spec.source.columns,
         embedding=spec.embedding.of_vectors(),
         index_spec=spec.index,
+        memory_per_shard=spec.memory_per_shard,
         segments=tuple(s.name for s in spec.segments),
         min_score=spec.searcher.min_score,
         tls=spec.searcher.tls is not None,

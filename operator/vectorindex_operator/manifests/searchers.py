@@ -150,7 +150,7 @@ def deployment(
         one["env"].append({"name": SOURCE_ENV, "value": text})
     if (fresh := recipe.fresh_task(frozen, action.live)) is not None:
         one["env"].append({"name": FRESH_ENV, "value": fresh.task_text(first_release=False)})
-    if action.live.live_queries and not frozen.shards:  # what one shard is asked is not what users ask
+    if action.live.live_queries and not frozen.in_shards:  # what one shard is asked is not what users ask
         one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
     resources, need = action.live.searcher.resources, sizing.Need.of(action, frozen)
     processes = sizing.processes(frozen, resources, need)

@@ -74,7 +74,7 @@ class Need:
     def of(cls, action: EnsureSearchers, frozen: RevisionSpec) -> Need:
         """Of a pod of this revision, as it is wanted now."""
         recall = action.live_recall
-        queries = bool(action.live.live_queries) and not frozen.shards
+        queries = bool(action.live.live_queries) and not frozen.in_shards
         models = (action.encoder_bytes, action.reranker_bytes)
         runs = sum(size > 0 for size in models) * ENCODER_BYTES
         return cls(
@@ -112,6 +112,13 @@ def processes(frozen: RevisionSpec, resources: Resources, need: Need) -> int:
     given = resources.limits.get("memory")
     room = cores if given is None else need.fitting(memory_bytes(given))
     return max(1, min(cores, room, MOST_PROCESSES))
+
+
+def besides_bytes(frozen: RevisionSpec, resources: Resources) -> int:
+    """What a searcher of this revision asks for whatever it holds."""
+    nothing = Need(0)
+    request, _ = nothing.memory(processes(frozen, resources, nothing))
+    return request * 2**20
 
 
 def container_resources(resources: Resources, need: Need, disk_bytes: int | None, processes: int) -> Manifest:

@@ -64,7 +64,8 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
     mine = [pod for pod in all_pods if raw.is_owned(pod, uid)]
     mine.sort(key=lambda pod: raw.text(raw.part(pod, "metadata").get("creationTimestamp")))
     state, finished = _job_state(job)
-    indexed = bool(raw.annotation(job, labels.SHARDS))
+    parts = raw.count(raw.annotation(job, labels.SHARDS))
+    indexed = parts > 0
     # Of parts the last word may be that of one which ended well.
     result, failure, exit_code = last_termination(_failed(mine) if indexed else mine, task)
     newest = _held_up(mine) if indexed else mine[-1] if mine else None
@@ -90,6 +91,7 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
         deleting=raw.is_deleting(job),
         podless_since=_podless_since(job) if state is JobState.RUNNING and not mine else None,
         done=raw.count(raw.part(job, "status").get("succeeded")) if indexed else 0,
+        parts=parts,
     )
 
 

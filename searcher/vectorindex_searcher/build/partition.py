@@ -2,7 +2,8 @@
 
     share out   each row into the files of its shard, in one pass
     choose      the factory, on the rows of the largest shard: a shard is a random sample of the whole, of the very size
-                that will be built
+                that will be built. Where the number of shards is left to us, it is the fewest that fit; a second pass
+                where the first one was for another number
     plan        plan.json, if there is none
     upload      each shard's rows, then its rows.json
 
@@ -12,10 +13,13 @@ by the plan are not made again.
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,14 +29,36 @@ from ..artifact.manifest import ManifestFile, describe_file, encode
 from ..artifact.publish import UPLOAD_THREADS, own_attempt
 from ..artifact.sharded import Plan, ShardRows, find_part, find_plan, find_rows, load_plan
 from ..artifact.users import mark_used
-from ..contract import SHARD_HASH, CollectTask, PartitionResult, PartitionTask
+from ..contract import AUTO_SHARDS, SHARD_HASH, CollectTask, PartitionResult, PartitionTask
 from ..dataset.source import Source
 from ..dataset.stage import stage_shards
-from ..errors import BadSpec
+from ..errors import BadSpec, RetryableError
+from ..index.choose.auto import AUTO
+from ..index.choose.choice import Choice
 from ..progress import step
 from ..storage.store import Role, Store, open_store, require_exclusive_put
-from . import imported, recipe
+from . import imported, recipe, sharing
 from .given import read_source
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The rows of each shard, in a folder of its own."""
+
+    folders: tuple[Path, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def largest(self) -> Path:
+        return self.folders[max(range(len(self.counts)), key=self.counts.__getitem__)]
+
+    @property
+    def beside(self) -> float:
+        """Bytes of id and metadata of a row."""
+        files = (folder / name for folder in self.folders for name in (IDS_FILE, METADATA_FILE))
+        return sum(path.stat().st_size for path in files if path.exists()) / sum(self.counts)
 
 
 def partition(task: PartitionTask, work: Path | None = None) -> PartitionResult:
@@ -57,29 +83,21 @@ def partition(task: PartitionTask, work: Path | None = None) -> PartitionResult:
     task = task.model_copy(update={"attempt": own_attempt(task.attempt)})
     require_exclusive_put(artifacts, layout.probe(task.digest, task.attempt))
     source, fingerprint, tombstones = read_source(task, artifacts, layout)
-    recipe.check(
-        task.index,
-        max(1, source.rows // task.shards),
-        source.dimension,
-        task.embedding.metric,
-        hides=task.tombstones is not None,
-    )
+    shards = known[0].shards if known is not None else _asked_for(task, source)
     with tempfile.TemporaryDirectory(prefix="partition-", dir=work) as name:
-        folders = [Path(name) / f"{number:04d}" for number in range(task.shards)]
-        for folder in folders:
-            folder.mkdir()
-        counts = stage_shards(source, folders)
-        _refuse_empty(counts)
-        if known is not None and task.replaces and not _is_of(known[0], (fingerprint, tombstones), counts):
+        shared = _share_out(task, source, shards, Path(name))
+        if known is not None and task.replaces and not _is_of(known[0], (fingerprint, tombstones), shared.counts):
             _remove(task, artifacts, layout)
             known = None
-        plan, sha256 = known or _write(
-            _plan(task, source, (fingerprint, tombstones), counts, folders), artifacts, layout
-        )
-        _must_be_of(plan, task, (fingerprint, tombstones), counts)
+        if known is None:
+            choice, shared = _chosen(task, source, shared, Path(name))
+            planned = _plan(task, source, (fingerprint, tombstones), shared.counts, choice)
+            known = _write(planned, artifacts, layout)
+        plan, sha256 = known
+        _must_be_of(plan, task, (fingerprint, tombstones), shared.counts)
         step("publishing")
         size = 0
-        for number, folder in enumerate(folders):
+        for number, folder in enumerate(shared.folders):
             size += _lay_ready(artifacts, layout.of_shard(number), (plan, sha256), task.attempt, folder)
     return _result(plan, sha256, size, began, reused=False)
 
@@ -96,19 +114,59 @@ def _laid(artifacts: Store, layout: Layout, plan: Plan, sha256: str) -> int | No
     return size
 
 
+def _asked_for(task: PartitionTask, source: Source) -> int:
+    """How many shards rows are shared out for at first. Raises BadSpec where no number is enough."""
+    return sharing.guessed(task, source.rows, source.dimension) if task.shards == AUTO_SHARDS else task.shards
+
+
+def _share_out(task: PartitionTask, source: Source, shards: int, folder: Path) -> _Shared:
+    """Each row into a folder of its shard, below `folder`, which is emptied first. Raises BadSpec, BadData."""
+    recipe.check(
+        task.index,
+        max(1, source.rows // shards),
+        source.dimension,
+        task.embedding.metric,
+        hides=task.tombstones is not None,
+    )
+    for left in folder.iterdir():
+        shutil.rmtree(left)
+    folders = tuple(folder / f"{number:04d}" for number in range(shards))
+    for one in folders:
+        one.mkdir()
+    counts = stage_shards(source, folders)
+    _refuse_empty(counts)
+    return _Shared(folders, counts)
+
+
+def _chosen(task: PartitionTask, source: Source, shared: _Shared, folder: Path) -> tuple[Choice, _Shared]:
+    """What every shard is built as, and the rows shared out for as many shards as there are to be."""
+    step("choosing")
+    choice = recipe.decide(task.index, shared.largest, task.embedding.metric, task.memory_limit_bytes)
+    if task.shards != AUTO_SHARDS:
+        return choice, shared
+    before = max(shared.counts)
+    chosen = task.index.factory == AUTO
+
+    def factory(share: int) -> str:
+        return sharing.for_rows(choice.factory, before, share) if chosen else choice.factory
+
+    shards = sharing.needed(task, source.rows, source.dimension, factory, shared.beside)
+    _log.info("Auto shards", extra={"shards": shards, "guess": len(shared.counts), "factory": choice.factory})
+    if shards == len(shared.counts):
+        return choice, shared
+    shared = _share_out(task, source, shards, folder)
+    return replace(choice, factory=factory(max(shared.counts))), shared
+
+
 def _refuse_empty(counts: Sequence[int]) -> None:
     if not all(counts):
         message = f"shard {counts.index(0)} of {len(counts)} would have none of the {sum(counts)} rows"
-        raise BadSpec("TooManyShards", message, field="--shards", remedy="Take fewer shards.")
+        raise BadSpec("TooManyShards", message, field="--shards", remedy="Take fewer shards, or none.")
 
 
 def _plan(
-    task: PartitionTask, source: Source, fingerprints: tuple[str, str], counts: tuple[int, ...], folders: Sequence[Path]
+    task: PartitionTask, source: Source, fingerprints: tuple[str, str], counts: tuple[int, ...], choice: Choice
 ) -> Plan:
-    step("choosing")
-    metric = task.embedding.metric
-    largest = folders[max(range(len(counts)), key=counts.__getitem__)]
-    choice = recipe.decide(task.index, largest, metric, task.memory_limit_bytes)
     return Plan(
         digest=task.digest,
         attempt=task.attempt,
@@ -137,15 +195,19 @@ def _write(plan: Plan, artifacts: Store, layout: Layout) -> tuple[Plan, str]:
 
 
 def _must_be_asked_for(task: PartitionTask, plan: Plan) -> None:
-    """Raises BadSpec/AnotherPlan when the plan that is there has another number of shards."""
-    if plan.shards != task.shards:
+    """Raises BadSpec/AnotherPlan when the plan that is there has another number of shards; of Auto it says how many."""
+    if task.shards not in (plan.shards, AUTO_SHARDS):
         raise _another(task, f"has {plan.shards} shards, {task.shards} are asked for")
 
 
 def _must_be_of(plan: Plan, task: PartitionTask, fingerprints: tuple[str, str], counts: tuple[int, ...]) -> None:
     """Raises BadSpec/AnotherPlan when the plan that is there is of other rows: of another listing, of other deleted
-    ids. A shard is of its plan or of none, so nothing is laid beside it."""
+    ids. A shard is of its plan or of none, so nothing is laid beside it. Retry/LeftoverPart where another process
+    came to another number of Auto meanwhile: the next try goes on by that."""
     _must_be_asked_for(task, plan)
+    if plan.shards != len(counts):
+        message = f"{plan.shards} shards were planned meanwhile, and rows are shared out for {len(counts)}"
+        raise RetryableError("LeftoverPart", message, object=plan.digest)
     if not _is_of(plan, fingerprints, counts):
         raise _another(task, "is of other rows: the source or its deleted ids changed since")
 

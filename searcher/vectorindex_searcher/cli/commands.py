@@ -8,12 +8,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
 from ..artifact.layout import Layout
 from ..contract import (
+    AUTO_SHARDS,
     COMPLETION_INDEX_ENV,
+    LEAST_SHARDS,
     MAX_SHARDS,
     BuildTask,
     CollectTask,
@@ -38,6 +41,7 @@ from ..contract import (
     ServeTask,
     Shard,
     ValidateTask,
+    memory_bytes,
     shard_address,
 )
 from ..errors import BadSpec, RetryableError
@@ -74,7 +78,7 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     if given is not None:
         return _of_this_pod(BuildTask.model_validate_json(given))
     shard = _shard(options.shard) if options.shard else None
-    task = _build_task(options, 0 if shard is None else shard.of)
+    task = _build_task(options, [] if shard is None else [shard.of])
     return task.model_copy(update={"shard": shard})
 
 
@@ -93,11 +97,28 @@ def partition_task(options: argparse.Namespace, given: str | None) -> PartitionT
     """The task of `partition`; see `resolve_task`. Its digest is that of the builds of its shards."""
     if given is not None:
         return PartitionTask.model_validate_json(given)
-    if options.shards is None or not 2 <= options.shards <= MAX_SHARDS:
-        remedy = f"Take 2 to {MAX_SHARDS}; with one part there is nothing to partition: use `build`."
-        raise BadSpec("BadFlag", f"--shards {options.shards}: how many parts?", field="--shards", remedy=remedy)
-    task = _build_task(options, options.shards)
-    return PartitionTask(**{name: getattr(task, name) for name in BuildTask.model_fields}, shards=options.shards)
+    shards = _shards(options.shards or "")
+    if shards != AUTO_SHARDS:
+        task = _build_task(options, [shards])
+        return PartitionTask(**{name: getattr(task, name) for name in BuildTask.model_fields}, shards=shards)
+    try:
+        memory = memory_bytes(options.memory_per_shard)
+    except ValueError as error:
+        field = "--memory-per-shard"
+        raise BadSpec("BadFlag", f"{field}: {error}", field=field, remedy="Write for example 16Gi.") from None
+    task = _build_task(options, [AUTO_SHARDS, memory])
+    asked = {"shards": AUTO_SHARDS, "memory_per_shard": options.memory_per_shard}
+    return PartitionTask(**{name: getattr(task, name) for name in BuildTask.model_fields}, **asked)
+
+
+def _shards(text: str) -> int | Literal["Auto"]:
+    """Of --shards. Raises BadSpec."""
+    if text.lower() == AUTO_SHARDS.lower():
+        return AUTO_SHARDS
+    if text.isascii() and text.isdigit() and LEAST_SHARDS <= int(text) <= MAX_SHARDS:
+        return int(text)
+    remedy = f"Take {LEAST_SHARDS} to {MAX_SHARDS}, or auto; with one part there is nothing to partition: use `build`."
+    raise BadSpec("BadFlag", f"--shards {text[:20]}: how many parts?", field="--shards", remedy=remedy)
 
 
 def publish_task(options: argparse.Namespace, given: str | None) -> PublishTask:
@@ -118,8 +139,9 @@ def _shard(text: str) -> Shard:
         raise BadSpec("BadFlag", f"--shard {text}: no I/N", field="--shard", remedy=remedy) from None
 
 
-def _build_task(options: argparse.Namespace, shards: int) -> BuildTask:
-    """What `partition` and `build` have in common. shards: of the artifact, 0: it is not sharded."""
+def _build_task(options: argparse.Namespace, shards: Sequence[int | str]) -> BuildTask:
+    """What `partition` and `build` have in common. shards: how many the artifact has, or what says so; none: it is not
+    sharded."""
     resolving = resolve_task(options, None)
     objective = Objective(recall=options.recall, minimise=Minimise(options.minimise), memory_limit=options.memory_limit)
     index = IndexSpec(
@@ -167,14 +189,14 @@ def _fingerprint(place: Location, role: Role, exclude: Sequence[str] = ()) -> st
     return list_source(open_store(place, role), exclude).fingerprint
 
 
-def _digest(task: BuildTask, shards: int) -> str:
+def _digest(task: BuildTask, shards: Sequence[int | str]) -> str:
     from ..dataset.places import no_data
 
     facts = [
         _fingerprint(task.source, Role.SOURCE, no_data(task)),
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
-        *([shards] if shards else []),
+        *shards,
         *([models.makes_vectors(task.encoder)] if task.encoder is not None else []),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,8 @@ _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _AZURE_KEYS = "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_SAS_TOKEN"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),
+    (r"spec\.searcher\.memoryPerShard", "--memory-per-shard"),
+    (r"spec\.index\.shards", "--shards"),
     (r"spec\.source\.columns\.vector", "--vector-column"),
     (r"spec\.source\.columns\.text", "--text-column"),
     (r"spec\.source\.columns\.metadata", "--metadata"),

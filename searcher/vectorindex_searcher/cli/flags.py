@@ -7,7 +7,18 @@ import os
 from pathlib import Path
 
 from ..build import CHECKPOINT_AFTER_SECONDS
-from ..contract import MAX_SHARDS, METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise, Partial
+from ..contract import (
+    MAX_SHARDS,
+    MEMORY_PER_SHARD,
+    METRICS_PORT_ENV,
+    TASK_ENV,
+    Device,
+    Effort,
+    ExitCode,
+    Metric,
+    Minimise,
+    Partial,
+)
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
@@ -125,8 +136,12 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
 def _shard_flags(verb: argparse.ArgumentParser) -> None:
     """Of `partition`: those of `build`, which are said again to build each shard."""
     _source_flags(verb, building=True)
-    text = f"how many parts, 2 to {MAX_SHARDS}; a row is in the part that the hash of its id says"
-    verb.add_argument("--shards", type=int, metavar="N", help=text)
+    text = f"how many parts, 2 to {MAX_SHARDS}, or auto; a row is in the part that the hash of its id says"
+    verb.add_argument("--shards", metavar="N", help=text)
+    text = "with --shards auto: as many parts as are needed for index, ids and metadata of one to take no more"
+    verb.add_argument(
+        "--memory-per-shard", metavar="SIZE", default=MEMORY_PER_SHARD, help=f"{text} (default: {MEMORY_PER_SHARD})"
+    )
 
 
 def _publish_flags(verb: argparse.ArgumentParser) -> None:

@@ -166,7 +166,19 @@ from .shadow import (
     seal_shadow_key,
     shadow_key,
 )
-from .shards import COMPLETION_INDEX_ENV, MAX_SHARDS, SHARD_HASH, Shard, ShardCount, ShardNumber, shard_of
+from .shards import (
+    AUTO_SHARDS,
+    COMPLETION_INDEX_ENV,
+    LEAST_SHARDS,
+    MAX_SHARDS,
+    MEMORY_PER_SHARD,
+    SHARD_HASH,
+    Shard,
+    ShardCount,
+    ShardNumber,
+    Shards,
+    shard_of,
+)
 from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
@@ -245,6 +257,7 @@ __all__ = [
     "ADMIN_PORT",
     "ARTIFACT_DIGEST",
     "ASKED_KS",
+    "AUTO_SHARDS",
     "AZURE_SCHEME",
     "BUCKET_SECONDS",
     "CACHE_BYTES_ENV",
@@ -297,6 +310,7 @@ __all__ = [
     "LATENCY_BINS",
     "LATENCY_BIN_RATIO",
     "LATER_COUNTERS",
+    "LEAST_SHARDS",
     "LIVE_CONFIDENCE",
     "LIVE_HOURS",
     "LIVE_KEY_ENV",
@@ -315,6 +329,7 @@ __all__ = [
     "MAX_FRESH_ROWS",
     "MAX_SHARDS",
     "MEMORY_PATTERN",
+    "MEMORY_PER_SHARD",
     "METRICS_PORT_ENV",
     "MIRROR_ADDRESSES",
     "MIRROR_PATH",
@@ -441,6 +456,7 @@ __all__ = [
     "ShardCanary",
     "ShardCount",
     "ShardNumber",
+    "Shards",
     "SourceLook",
     "Stored",
     "Target",

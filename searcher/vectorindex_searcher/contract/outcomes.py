@@ -12,7 +12,7 @@ from pydantic import Field
 from .model import Stored
 from .places import Location
 from .results import BuildResult, ValidateResult
-from .spec import Columns, Embedding, IndexSpec
+from .spec import Columns, Embedding, IndexSpec, MemoryText
 from .tasks import ClusterUid, Identity, Name
 
 PROMOTED, REJECTED = "Promoted", "Rejected"
@@ -48,6 +48,8 @@ class Outcome(Stored):
     index: IndexSpec = IndexSpec()
     segments: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] = ()
     min_score: float | None = None
+    memory_per_shard: MemoryText | None = None
+    """What its digest says that a shard might take; None: nobody asked for as many shards as fit."""
     refresh: Annotated[str, Field(max_length=128)] = ""
     """Nonce of the `refresh` that asked for it."""
     image: Annotated[str, Field(max_length=512)] = ""

@@ -10,7 +10,7 @@ knows an id knows where its row is.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,13 @@ COMPLETION_INDEX_ENV = "JOB_COMPLETION_INDEX"
 """Which pod of an Indexed Job one is, as Kubernetes tells it: the number of the shard that it builds."""
 SHARD_HASH = "splitmix64-1"
 ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
-ShardCount = Annotated[int, Field(ge=2, le=MAX_SHARDS)]
+LEAST_SHARDS = 2
+ShardCount = Annotated[int, Field(ge=LEAST_SHARDS, le=MAX_SHARDS)]
+AUTO_SHARDS: Literal["Auto"] = "Auto"
+"""As many as are needed for one to fit the memory that it may take."""
+Shards = ShardCount | Literal["Auto"]
+MEMORY_PER_SHARD = "16Gi"
+"""Of Auto, where nobody says how much."""
 _BASE = 0x9E3779B97F4A7C15
 _BITS = (1 << 64) - 1
 

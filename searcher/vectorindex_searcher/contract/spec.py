@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .model import Model
 from .numbers import NUMBERS, number_text
-from .shards import ShardCount
+from .shards import Shards
 
 MEMORY_PATTERN = r"^[1-9]([0-9]{0,14}|[0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti))$"
 _MEMORY_UNITS = {
@@ -154,9 +154,9 @@ class IndexSpec(Model):
     """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
     imported: Annotated[ImportedIndex | None, Field(alias="import")] = None
     """Serve this index instead of building one: checked, proven with gate.queries and served like any other."""
-    shards: ShardCount | None = None
+    shards: Shards | None = None
     """Built and served in so many parts, each by pods of its own, with routers in front of them: for what is too large
-    for one machine. Absent: in one."""
+    for one machine. Auto: as many as are needed for one to fit `searcher.memoryPerShard`. Absent: in one."""
 
 
 class ParamLimits(Model):

@@ -11,8 +11,8 @@ from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .places import Location
 from .rerank import RerankTask
-from .shards import Shard, ShardCount, ShardNumber
-from .spec import Columns, Device, Embedding, IndexSpec, QueryColumns
+from .shards import MEMORY_PER_SHARD, Shard, ShardNumber, Shards
+from .spec import Columns, Device, Embedding, IndexSpec, MemoryText, QueryColumns
 from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
@@ -85,7 +85,11 @@ class BuildTask(Model):
 class PartitionTask(BuildTask):
     """Read the source once, plan the parts of the artifact of `digest`, and lay their rows ready for `build`."""
 
-    shards: ShardCount
+    shards: Shards
+    memory_per_shard: MemoryText = MEMORY_PER_SHARD
+    """Of Auto: what a searcher of one shard may ask for."""
+    searcher_bytes: Annotated[int, Field(ge=0)] = 0
+    """Of that: what it takes whatever it holds. 0: all of it is for index, ids and metadata."""
     replaces: bool = False
     """Remove what an earlier `partition` has begun of other rows (deleted ids came since), and begin anew. False: that
     is an error."""

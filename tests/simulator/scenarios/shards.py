@@ -39,6 +39,11 @@ def pods_of_shards(w: World, revision: str, number: int | None = None) -> list[J
 def in_shards(w: World) -> Script:
     """A build pod of the second revision goes with its node."""
     yield from edited(w, index__shards=SHARDS)
+    yield from _loses_a_build_pod(w)
+    yield stable(w, "B")
+
+
+def _loses_a_build_pod(w: World) -> Script:
     running: list[Json] = []
 
     def building() -> bool:
@@ -48,11 +53,28 @@ def in_shards(w: World) -> Script:
 
     yield building
     w.controllers.lose(running[0])
-    yield stable(w, "B")
 
 
 def _has_ended(pod: Json) -> bool:
     return pod["status"].get("phase") in ("Succeeded", "Failed")
+
+
+@scenario(ends("B", builds=2, extra=_all_are_loaded), seeds=2)
+def as_many_shards_as_fit(w: World) -> Script:
+    """The pod that said how many is gone before anybody heard it, and a build pod of the second revision with its
+    node."""
+    yield from edited(w, index__shards="Auto")
+    heard: list[Json] = []
+
+    def said() -> bool:
+        jobs = {job["metadata"]["uid"] for job in w.jobs("partition")}
+        heard[:] = [pod for pod in w.store.of_kind("Pod") if owners(pod) & jobs and _has_ended(pod)]
+        return bool(heard)
+
+    yield said
+    w.store.remove("Pod", heard[0]["metadata"]["name"])
+    yield from _loses_a_build_pod(w)
+    yield stable(w, "B")
 
 
 @scenario(ends("A", builds=1, extra=_all_are_loaded), seeds=1)

@@ -20,6 +20,7 @@ from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import (
     ASKED_KS,
+    MEMORY_PER_SHARD,
     BuildResult,
     BuildTask,
     Device,
@@ -45,7 +46,7 @@ def step(state: ReconcileState) -> None:
     key = _key(state, name)
     _stop_gpu(state, name)
     task, one_try = Task.BUILD, ""
-    if state.revision(name).spec.shards:
+    if state.revision(name).spec.in_shards:
         one_try = _one_try(state, name, key)
         task = shards.current(state, name, one_try)
     attempt = look(state, name, task, key, BuildResult, PERMANENT_EXITS, one_try)
@@ -135,9 +136,7 @@ def _start(state: ReconcileState, name: str, key: str, task: Task = Task.BUILD) 
     if task is Task.PARTITION:
         job = identity.partition_job_name(name, one_try)
         told = _build_task(state, name, job, cpu_reason="")
-        parts = {field: getattr(told, field) for field in BuildTask.model_fields}
-        planned = PartitionTask(**parts, shards=state.revision(name).spec.shards, replaces=True)
-        state.act(StartPartition(job, name, one_try, tried, planned))
+        state.act(StartPartition(job, name, one_try, tried, _partition_task(state, name, told)))
     elif task is Task.PUBLISH:
         job = identity.publish_job_name(name, one_try)
         state.act(StartPublish(job, name, one_try, tried, _publish_task(state, name)))
@@ -146,8 +145,23 @@ def _start(state: ReconcileState, name: str, key: str, task: Task = Task.BUILD) 
         wants_gpu = state.spec.build.device is not Device.CPU and not cpu_reason
         attempt = f"{one_try}/{'gpu' if wants_gpu else 'cpu'}"
         job = identity.build_job_name(name, attempt)
-        state.act(StartBuild(job, name, attempt, tried, wants_gpu, _build_task(state, name, job, cpu_reason)))
+        told = _build_task(state, name, job, cpu_reason)
+        if parts := shards.number(state, name, one_try):
+            told = told.model_copy(update={"index": told.index.model_copy(update={"shards": parts})})
+        state.act(StartBuild(job, name, attempt, tried, wants_gpu, told))
     state.update(name, phase=Phase.BUILDING)
+
+
+def _partition_task(state: ReconcileState, name: str, told: BuildTask) -> PartitionTask:
+    frozen = state.revision(name).spec
+    asked = frozen.index_spec.shards
+    assert asked is not None, f"{name} is in one part"
+    return PartitionTask(
+        **{field: getattr(told, field) for field in BuildTask.model_fields},
+        shards=asked,
+        memory_per_shard=frozen.memory_per_shard or MEMORY_PER_SHARD,
+        replaces=True,
+    )
 
 
 def _publish_task(state: ReconcileState, name: str) -> PublishTask:

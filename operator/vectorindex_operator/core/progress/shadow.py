@@ -122,7 +122,7 @@ def _no_reference(state: ReconcileState, name: str) -> tuple[Outcome, str] | Non
         since = loaded.unready_since if loaded.exists else 0.0
         if since is not None and state.seen_at - since >= UNREADY_SECONDS:
             return Outcome.NO_REFERENCE, f"{serving} has no ready pod"
-    in_shards = [one for one in (serving, name) if state.revision(one).spec.shards]
+    in_shards = [one for one in (serving, name) if state.revision(one).spec.in_shards]
     if in_shards:
         return Outcome.CANNOT_MIRROR, f"{in_shards[0]} is in shards, and routers know no shadow"
     if not state.settings.internal_keys.has_all(addressee(state.obs, serving), addressee(state.obs, name)):

@@ -152,8 +152,8 @@ def _load(state: ReconcileState, name: str) -> None:
             encoder_bytes=status.report.encoder.bytes if status.report.encoder is not None else 0,
             reranker_bytes=recipe.reranker_bytes(frozen, status.report),
             fresh_bytes=recipe.fresh_bytes(frozen, state.live, status.build),
-            shards=frozen.shards,
-            merged_canary=bool(frozen.shards and status.report.canary_queries),
+            shards=frozen.shards(status.build),
+            merged_canary=bool(frozen.in_shards and status.report.canary_queries),
         )
     )
 

@@ -17,7 +17,7 @@ def step(state: ReconcileState) -> None:
     if policy.mode == "Managed":
         # The pods themselves, too: they serve on where their revision cannot be read, or was deleted.
         loaded = any(group.role == SHARD for one in state.obs.loaded.values() for group in one.groups)
-        made = any(one.spec.shards for one in state.obs.revisions.values())
+        made = any(one.spec.in_shards for one in state.obs.revisions.values())
         shards = loaded or made
         state.act(EnsureNetworkPolicy(policy, shards=shards))
         unwanted = set() if shards else {policy_of_shards(state.obs.index.name)}
