@@ -74,6 +74,37 @@ def test_an_index_in_shards_is_built_rolled_out_and_gone_back_from(workspace: Wo
     assert set(space.built().values()) == {SHARDS}, "each shard of each revision was built once"
 
 
+def _as_fit(memory: str) -> dict[str, Any]:
+    """What a searcher asks for besides its rows is 256Mi."""
+    return {**IN_SHARDS, "index": {"shards": "Auto", "factory": "Flat"},
+            "searcher": IN_SHARDS["searcher"] | {"memoryPerShard": memory}}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.together("long shards")
+def test_there_are_as_many_shards_as_fit(workspace: Workspace) -> None:
+    """Three of 1Mi each, then two of 2Mi: another revision, to which the traffic goes in one write."""
+    space, index, corpus = workspace, workspace.index, Corpus.make(6000)
+    space.put("good", corpus)
+    space.apply("good", **_as_fit("257Mi"))
+    first = index.wait_new_revision(set())
+    index.wait_revision(first, "Stable", timeout=LONG)
+    assert index.revision(first)["build"]["shards"] == 3
+    assert (len(index.pods(first)), len(pods_of(space, first))) == (2, 2 * 3)
+    with space.traffic(corpus) as traffic:
+        space.apply("good", **_as_fit("258Mi"))
+        second = index.wait_new_revision({first})
+        index.wait_revision(second, "Stable", timeout=LONG)
+        seen = traffic.wait_answers(second)
+    no_failures(seen)
+    build = index.revision(second)["build"]
+    assert (build["shards"], build["count"]) == (2, len(corpus.ids))
+    assert (len(index.pods(second)), len(pods_of(space, second))) == (2, 2 * 2)
+    for query in corpus.queries(12):
+        found = space.ask(query, k=10)["results"][0]["ids"]
+        assert found == [row for row, _ in corpus.nearest(query, 10)]
+
+
 @pytest.mark.long
 @pytest.mark.together("long shards")
 def test_a_shard_lives_with_one_pod_and_without_any_the_traffic_goes_back(workspace: Workspace, corpus: Corpus) -> None:
