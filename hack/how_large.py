@@ -8,15 +8,13 @@ times are those of a million rows in bench/results/rows.md, stretched by how the
 from __future__ import annotations
 
 import argparse
-import bisect
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from vectorindex_operator.api.quantities import memory_bytes
-from vectorindex_plugin.estimate import Sizes, sizes
-from vectorindex_searcher.contract import MAX_SHARDS
+from vectorindex_plugin.estimate import Sizes, fewest_shards, sizes
+from vectorindex_searcher.contract import LEAST_SHARDS, MAX_SHARDS, MEMORY_PER_SHARD
 from vectorindex_searcher.generated import write_or_check
 from vectorindex_searcher.index.choose.families import lists_for
 
@@ -26,7 +24,7 @@ RESULTS = CHECKOUT / "bench" / "results"
 ROWS, DIMENSION = (10_000_000, 100_000_000, 1_000_000_000), 768
 MEASURED_ROWS, MEASURED_DIMENSIONS = 1_000_000, (128, 768)
 REPLICAS, ROUTERS, CORES, PARALLEL = 2, 2, 4, 8
-MEMORY = "16Gi"
+MEMORY = MEMORY_PER_SHARD
 BUSY = 0.5
 """Share of its time that a core works on queries; above it the tail grows (bench/results/shard_tail.md)."""
 _GIB = 1 << 30
@@ -122,21 +120,22 @@ def factory_of(kind: str, rows: int) -> str:
 
 def planned(rows: int, kind: str, dimension: int = DIMENSION, memory: str = MEMORY, cores: int = CORES) -> Plan | None:
     """With the fewest shards whose searchers ask for no more than `memory`; None: that takes more than MAX_SHARDS."""
-
-    def sized(shards: int) -> tuple[str, Sizes]:
-        share = -(-rows // shards)
-        factory = factory_of(kind, share)
-        found = sizes(factory, share, dimension)
-        assert found is not None, f"{factory} is not known to index/memory.py"
-        return factory, found
-
-    def fits(shards: int) -> bool:
-        return sized(shards)[1].pod(cores)[0] <= memory_bytes(memory)
-
-    shards = bisect.bisect_left(range(MAX_SHARDS + 1), True, lo=1, key=fits)
-    if shards > MAX_SHARDS:
+    shards = fewest_shards(lambda share: factory_of(kind, share), rows, dimension, memory, cores, least=1)
+    if shards is None:
         return None
-    return Plan(rows, kind, dimension, shards, *sized(shards), measured(kind, dimension))
+    share = -(-rows // shards)
+    factory = factory_of(kind, share)
+    one = sizes(factory, share, dimension)
+    assert one is not None, f"{factory} is not known to index/memory.py"
+    return Plan(rows, kind, dimension, shards, factory, one, measured(kind, dimension))
+
+
+def auto(plan: Plan, memory: str, cores: int = CORES) -> str:
+    """What `index.shards: Auto` comes to, in a sentence."""
+    shards = max(plan.shards, LEAST_SHARDS)
+    asked = f"`index.shards: Auto` with `searcher.memoryPerShard: {memory}` and {cores} cores comes to"
+    few = "; without shards it fits one searcher" if plan.shards < LEAST_SHARDS else ""
+    return f"{plan.rows:,} x {plan.dimension} as `{plan.factory}`: {asked} {shards} shards{few}."
 
 
 def line(plan: Plan, cores: int = CORES, parallel: int = PARALLEL) -> list[str]:
@@ -228,8 +227,8 @@ _INTRODUCTION = f"""<!-- Generated from formulas and measured figures by `make g
 # Plans for ten million to a billion rows
 
 **Computed, and never tried at this size**: the largest index that this project built, proved and served has a million
-rows ([rows](../../bench/results/rows.md)), and the operator makes no shards yet ([shards.md](../shards.md)). Memory and
-disk come from the formulas that builds and searchers are held to ([pod-sizes.md](pod-sizes.md)): metric Cosine, integer
+rows ([rows](../../bench/results/rows.md)). Memory and disk come from the formulas that builds and searchers are held to
+([pod-sizes.md](pod-sizes.md)): metric Cosine, integer
 ids, no metadata, which comes on top. Times are those of a million rows on the machine of that page, and how they grew
 from fewer rows ([growth](../../bench/results/growth.md)), carried on to more: take them for a factor of two either way,
 and measure your own data. What hardware costs you, you know: here are gigabytes, cores and hours. Lines of your own:
@@ -237,6 +236,10 @@ and measure your own data. What hardware costs you, you know: here are gigabytes
 ```bash
 make how-large ROWS=300000000 DIMENSION=768 MEMORY=32Gi CORES=8 PARALLEL=16
 ```
+
+**What `index.shards: Auto` comes to** is the column *shards*, {LEAST_SHARDS} where it says 1, with as much
+`searcher.memoryPerShard` as the table is headed by, if the factory is, or `Auto` chooses, that index: it goes by the
+same formulas, and counts metadata, too ([shards.md](../shards.md)).
 
 Each searcher has {CORES} cores, each shard {REPLICAS} replicas, in front of them are {ROUTERS} routers; {PARALLEL}
 builds run at once, of {CORES} cores each. *Partition's disk* holds the rows of the whole source, which one pod lays
@@ -264,6 +267,10 @@ def main(arguments: list[str] | None = None) -> int:
         return write_or_check("how_large", PAGE, page(), rest)
     lines, refused = plans(options.rows, options.dimension, options.memory, options.cores, options.parallel)
     print(table(lines))
+    for kind in ("HNSW", "IVF"):
+        plan = planned(options.rows, kind, options.dimension, options.memory, options.cores)
+        if plan is not None:
+            print(auto(plan, options.memory, options.cores))
     for one in refused:
         print(f"Not possible: {one}.")
     return 1 if refused else 0

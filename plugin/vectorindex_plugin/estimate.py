@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import bisect
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vectorindex_operator.api.quantities import memory_bytes
 from vectorindex_operator.api.v1alpha1 import Resources
 from vectorindex_operator.manifests import sizing
 from vectorindex_operator.manifests.podspec import DISK, disk_mebibytes
-from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.contract import LEAST_SHARDS, Metric
 
 _MIB = 1 << 20
 
@@ -72,3 +73,28 @@ def sizes(factory: str, rows: int, dimension: int, metric: Metric = Metric.COSIN
         whole=whole,
         build_disk=_MIB * disk_mebibytes(4 * rows * dimension + ids + max(size.file, ids)),
     )
+
+
+def fewest_shards(
+    factory: Callable[[int], str],
+    rows: int,
+    dimension: int,
+    memory: str,
+    cores: int = 1,
+    metric: Metric = Metric.COSINE,
+    least: int = LEAST_SHARDS,
+) -> int | None:
+    """The fewest shards whose searcher asks for at most `memory`, as `index.shards: Auto` counts them but for metadata.
+    factory: of a shard of so many rows. None: MAX_SHARDS do not fit, or there is no formula."""
+    from vectorindex_searcher.build.sharing import fewest, largest_share
+    from vectorindex_searcher.errors import BadSpec
+
+    def fits(shards: int) -> bool:
+        share = largest_share(rows, shards)
+        try:
+            found = sizes(factory(share), share, dimension, metric)
+        except BadSpec:
+            return True  # too few rows for that kind of index, as partition will say
+        return found is not None and found.pod(cores)[0] <= memory_bytes(memory)
+
+    return fewest(fits, least)

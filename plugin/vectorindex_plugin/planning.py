@@ -30,6 +30,7 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.story import STALLED, SUSPENDED
 from vectorindex_operator.manifests.searchers import deployment
+from vectorindex_operator.manifests.shards import shards
 
 One = TypeVar("One")
 SOME_KEY = "in the place of the operator's, which nobody else may know"
@@ -131,11 +132,15 @@ def effects(obs: Observation, spec: VectorIndexSpec, now: float) -> tuple[Effect
     return tuple(sorted(dict.fromkeys(found), key=lambda one: order.index(one.effect)))
 
 
-def searchers(obs: Observation, spec: VectorIndexSpec, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Specs of the Deployments of revisions that are loaded, by name: as they are kept, and with the edit."""
+Deployments = dict[str, list[dict[str, Any]]]
+"""By revision: specs of its Deployments, the one that users reach last. Those of shards are before it."""
+
+
+def searchers(obs: Observation, spec: VectorIndexSpec, now: float) -> tuple[Deployments, Deployments]:
+    """Of revisions that are loaded: as they are kept, and with the edit."""
     both = Both.of(obs, spec, now).as_listed()
     before, after = (
-        {one.revision: _deployment(both, one) for one in _of(plan, EnsureSearchers) if one.revision in obs.revisions}
+        {one.revision: _deployments(both, one) for one in _of(plan, EnsureSearchers) if one.revision in obs.revisions}
         for plan in both.plans()
     )
     return before, after
@@ -242,18 +247,23 @@ def _searchers(both: Both, before: Plan, after: Plan) -> Iterator[EffectFacts]:
     for one in _of(after, EnsureSearchers):
         if one.revision not in was:
             continue
-        old, new = (_deployment(both, action) for action in (was[one.revision], one))
-        if old["template"] != new["template"]:
-            message = f"its pods are replaced one by one, without a failed query: {_differs(old, new)}"
+        pairs = list(zip(*(_deployments(both, action) for action in (was[one.revision], one)), strict=True))
+        others = [pair for pair in pairs if pair[0]["template"] != pair[1]["template"]]
+        if others:
+            whose = "its pods" if others[0] is pairs[0] else "its routers"
+            message = f"{whose} are replaced one by one, without a failed query: {_differs(*others[0])}"
             yield EffectFacts(Effect.RESTART, one.revision, message)
-        if old["replicas"] != new["replicas"]:
-            yield EffectFacts(Effect.SCALE, one.revision, f"{old['replicas']} pods become {new['replicas']}")
+        old, new = (sum(pair[side]["replicas"] for pair in pairs) for side in (0, 1))
+        if old != new:
+            yield EffectFacts(Effect.SCALE, one.revision, f"{old} pods become {new}")
 
 
-def _deployment(both: Both, action: EnsureSearchers) -> dict[str, Any]:
-    view = both.before.revisions[action.revision]
-    spec: dict[str, Any] = deployment(action, both.before.index, view, both.settings.internal_keys)["spec"]
-    return spec
+def _deployments(both: Both, action: EnsureSearchers) -> list[dict[str, Any]]:
+    view, index, keys = both.before.revisions[action.revision], both.before.index, both.settings.internal_keys
+    if not action.shards:
+        return [deployment(action, index, view, keys)["spec"]]
+    made = shards(action, index, view, keys, {})
+    return [one["spec"] for one in made if one["kind"] == "Deployment"]
 
 
 def _differs(old: dict[str, Any], new: dict[str, Any]) -> str:

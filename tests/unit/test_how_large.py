@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import how_large
+from vectorindex_operator.manifests import sizing
 from vectorindex_plugin.estimate import sizes
-from vectorindex_searcher.contract import MAX_SHARDS
+from vectorindex_searcher.build import sharing
+from vectorindex_searcher.contract import MAX_SHARDS, Embedding, IndexSpec, PartitionTask
 
 GIB = 1 << 30
 PAGE = how_large.PAGE.read_text()
@@ -58,7 +60,23 @@ def test_what_takes_too_many_shards_is_said(capsys: pytest.CaptureFixture[str]) 
     assert how_large.main(["--rows", "1000000000", "--memory", "8Gi"]) == 1
     assert f"takes more than {MAX_SHARDS} shards of 8Gi" in capsys.readouterr().out
     assert how_large.main(["--rows", "3000000", "--dimension", "128"]) == 0
-    assert "| 3,000,000 | `HNSW32,SQ8` | 1 |" in capsys.readouterr().out
+    small = capsys.readouterr().out
+    assert "| 3,000,000 | `HNSW32,SQ8` | 1 |" in small
+    auto = "`index.shards: Auto` with `searcher.memoryPerShard: 16Gi` and 4 cores comes to"
+    assert f"3,000,000 x 128 as `HNSW32,SQ8`: {auto} 2 shards; without shards it fits one searcher." in small
+    assert how_large.main(["--rows", "100000000"]) == 0
+    assert f"100,000,000 x 768 as `HNSW32,SQ8`: {auto} 7 shards." in capsys.readouterr().out
+
+
+def test_the_page_counts_as_partition_does() -> None:
+    """Which is told what a searcher of four cores takes besides."""
+    plan = how_large.planned(how_large.ROWS[1], "HNSW")
+    assert plan is not None
+    task = PartitionTask.model_construct(
+        index=IndexSpec(factory="HNSW32,SQ8"), embedding=Embedding(), memory_per_shard="16Gi",
+        searcher_bytes=sizing.Need(0).memory(how_large.CORES)[0] << 20,
+    )  # fmt: skip
+    assert sharing.guessed(task, plan.rows, plan.dimension) == plan.shards
 
 
 def test_the_line_by_hand_is_right_and_is_one_of_the_table() -> None:

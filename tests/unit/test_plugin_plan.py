@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from layers import CHECKOUT
+from observations import NOW, a_revision, seen
+from observations import spec as spec_of
 from planned_edits import CASES, Case, Played, played
 from record_objects import at_rest, building, objects, play, shadowing, soaking
 from recorded import Json, Recorded
@@ -22,7 +24,7 @@ from vectorindex_plugin import estimate
 from vectorindex_plugin.app import run
 from vectorindex_plugin.applying import LAST_APPLIED, applied
 from vectorindex_plugin.exits import Exit
-from vectorindex_plugin.facts.plan import of_edit
+from vectorindex_plugin.facts.plan import ROUTERS, SEARCHERS, of_edit
 from vectorindex_plugin.planning import Effect, effects
 from vectorindex_plugin.seen import look
 from vectorindex_plugin.verbs.common import Session
@@ -89,6 +91,43 @@ def at_rest_with(**edit: object) -> tuple[Observation, VectorIndexSpec, float]:
     cluster = Recorded.at("at_rest")
     obs = look(cluster, "search", "products", cluster.now).obs
     return obs, VectorIndexSpec.model_validate(edited(cluster.objects[0]["spec"], **edit)), cluster.now
+
+
+def test_an_index_in_shards_takes_searchers_of_each_and_routers() -> None:
+    obs, spec, now = at_rest_with(index__shards=3, index__factory="IVF64,SQ8", build__parallelism=2)
+    planned = of_edit(obs, spec, now)
+    needs = {one.what: one for one in planned.needs}
+    assert needs["Job: lay the rows of shards ready"].pods == 1
+    assert needs["Job: build"].pods == 2
+    assert (needs[SEARCHERS].pods, needs[ROUTERS].pods) == (6, 2)
+    (whole,) = (one for one in of_edit(*at_rest_with(index__factory="IVF64,SQ8")).needs if one.what == SEARCHERS)
+    assert whole.pods == 2
+    said = {one.when: one.pods for one in planned.at_once}
+    assert said["while both revisions are loaded"] == 2 + 6 + 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "note", "pods"),
+    [
+        ("257Mi", "Auto comes to 2 shards of 257Mi with as many rows, metadata not counted", 4),
+        ("256Mi", "10,000 rows as Flat do not fit 64 shards of 256Mi, or none can tell", 2),
+    ],
+)
+def test_what_auto_comes_to_is_estimated(memory: str, note: str, pods: int) -> None:
+    edit = at_rest_with(index__shards="Auto", index__factory="Flat", searcher__memoryPerShard=memory)
+    planned = of_edit(*edit)
+    assert note in planned.notes
+    assert {one.what: one.pods for one in planned.needs}[SEARCHERS] == pods
+
+
+def test_an_edit_of_what_routers_do_replaces_them_alone() -> None:
+    of = spec_of(index={"shards": 3})
+    stable = a_revision(of, "Stable")
+    obs = seen(of, stable, traffic=stable)
+    found = effects(obs, spec_of(index={"shards": 3}, searcher={"partial": "Allow"}), NOW)
+    assert [(one.effect, one.message.partition(" are")[0]) for one in found] == [(Effect.RESTART, "its routers")]
+    found = effects(obs, spec_of(index={"shards": 3}, searcher={"replicas": 3}), NOW)
+    assert [(one.effect, one.message) for one in found] == [(Effect.SCALE, "8 pods become 12")]
 
 
 def test_no_more_pods_are_there_at_once_than_was_said() -> None:

@@ -56,28 +56,28 @@ class QuotaFacts:
 
 
 def moments(
-    after: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Sequence[Mapping[str, Any]]],
     serving: str,
-    candidate: Pods | None,
+    candidate: Sequence[Pods],
     job: Pods | None,
     replaced: set[str],
     *,
     scaled: bool,
 ) -> Iterator[tuple[str, list[Pods]]]:
-    """When the most pods are there, and which. `after`: the Deployments of loaded revisions, by name, as the edit has
-    them; `candidate`: what is loaded beside `serving`; `replaced`: revisions whose pods are, one by one; `scaled`:
-    there are more or fewer of them."""
-    loaded = [Pods.of(one) for one in after.values()]
-    loaded += [Pods.of(after[name], 1) for name in sorted(replaced & after.keys())]
+    """When the most pods are there, and which. `after`: the Deployments of loaded revisions, as the edit has them;
+    `candidate`: what is loaded beside `serving`; `replaced`: revisions whose pods are, one by one; `scaled`: there are
+    more or fewer of them."""
+    loaded = [Pods.of(one) for some in after.values() for one in some]
+    loaded += [Pods.of(one, 1) for name in sorted(replaced & after.keys()) for one in after[name]]
     if job is not None:
         yield "while a Job runs", [*loaded, job]
     elif replaced:
         yield "while pods are replaced", loaded
     elif scaled:
         yield "once it is scaled", loaded
-    if candidate is not None:
-        stays = [Pods.of(one) for name, one in after.items() if name == serving]
-        yield "while both revisions are loaded" if stays else "while it is loaded", [*stays, candidate]
+    if candidate:
+        stays = [Pods.of(one) for one in after.get(serving, ())]
+        yield "while both revisions are loaded" if stays else "while it is loaded", [*stays, *candidate]
 
 
 def sums(when: str, pods: Sequence[Pods]) -> MomentFacts:

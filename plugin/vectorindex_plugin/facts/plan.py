@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectorindex_operator.api.quantities import memory_bytes
+from vectorindex_operator.api.quantities import memory_bytes, whole_cores
 from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric, RevisionSpec, VectorIndexSpec
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.manifests import sizing
-from vectorindex_plugin.estimate import Sizes, has_faiss, sizes
+from vectorindex_operator.manifests.jobs import PARALLELISM
+from vectorindex_operator.manifests.shards import ROUTER_RESOURCES
+from vectorindex_plugin.estimate import Sizes, fewest_shards, has_faiss, sizes
 from vectorindex_plugin.facts import peak
 from vectorindex_plugin.facts.peak import MomentFacts, Pods, QuotaFacts
 from vectorindex_plugin.planning import Effect, EffectFacts, effects, searchers
 from vectorindex_plugin.words import size
-from vectorindex_searcher.contract import BuildResult
+from vectorindex_searcher.contract import AUTO_SHARDS, MAX_SHARDS, MEMORY_PER_SHARD, BuildResult
 
 _EXACT = JUDGED_IN_SHADOW | {GuardrailMetric.LIVE_RECALL}
 """Rules for which pods keep all vectors (core/safety/keep_loaded.py)."""
-SEARCHERS = "searchers, beside those that serve"
+SEARCHERS, ROUTERS = "searchers, beside those that serve", "routers, beside those that serve"
+LOADED = (SEARCHERS, ROUTERS)
+"""What is loaded; the others are Jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,15 @@ def _at_once(
 ) -> tuple[list[tuple[str, list[Pods]]], list[Pods]]:
     """When the most pods are there, and which; and those that are there now."""
     before, after = searchers(obs, spec, now) if obs.index.uid else ({}, {})
-    kinds = {one.what == SEARCHERS: Pods(one.pods, one.requests, one.limits) for one in needs}
+    kinds: dict[bool, list[Pods]] = {True: [], False: []}
+    for need in needs:
+        kinds[need.what in LOADED].append(Pods(need.pods, need.requests, need.limits))
+    jobs = kinds[False]
     replaced = {one.revision for one in found if one.effect is Effect.RESTART}
     scaled = any(one.effect is Effect.SCALE for one in found)
     serving = obs.traffic.revision
-    then = list(peak.moments(after, serving, kinds.get(True), kinds.get(False), replaced, scaled=scaled))
-    return then, [Pods.of(one) for one in before.values()]
+    then = list(peak.moments(after, serving, kinds[True], jobs[-1] if jobs else None, replaced, scaled=scaled))
+    return then, [Pods.of(one) for some in before.values() for one in some]
 
 
 def _first(spec: VectorIndexSpec) -> Iterator[EffectFacts]:
@@ -108,24 +115,39 @@ def _needs(obs: Observation, spec: VectorIndexSpec, what: set[Effect], notes: li
         (one for one in obs.revisions.values() if one.status.build), key=lambda one: one.created_at, default=None
     )
     build = last.status.build if last is not None else None
-    computed = _computed(spec, build, notes) if Effect.BUILD in what else None
+    shards, computed = 0, None
+    if Effect.BUILD in what:
+        shards, computed = _computed(spec, build, notes)
+    elif last is not None:
+        shards = last.spec.shards(build)
     given = spec.build.resources
     requests, limits = dict(given.requests), dict(given.limits)
     if Effect.LIST in what:
         yield NeedFacts("Job: list the source", 1, requests, limits)
     if Effect.BUILD in what:
-        yield NeedFacts("Job: build", 1, requests, limits, _fits(computed, limits, requests))
+        if spec.index.shards is not None:
+            yield NeedFacts("Job: lay the rows of shards ready", 1, requests, limits)
+        at_a_time = min(shards or 1, spec.build.parallelism or PARALLELISM)
+        yield NeedFacts("Job: build", at_a_time, requests, limits, _fits(computed, limits, requests))
     if Effect.PROVE in what:
         yield NeedFacts("Job: measure recall", 1, requests, limits)
     if Effect.ROLL_OUT in what and last is not None and build is not None:
         held = computed.held if computed is not None else build.resident_bytes
         by = "computed, without metadata and text ids" if computed is not None else f"as {last.name}"
         vectors = build.vectors_bytes if computed is None else 4 * build.count * build.dimension
-        yield _searchers(spec, last, held, vectors, by)
+        if shards and vectors is not None and computed is not None:
+            vectors = -(-vectors // shards)
+        yield _searchers(spec, last, held, vectors, by, shards)
+        if shards:
+            given = spec.searcher.router_resources or ROUTER_RESOURCES
+            yield NeedFacts(ROUTERS, spec.searcher.replicas, dict(given.requests), dict(given.limits))
 
 
-def _computed(spec: VectorIndexSpec, build: BuildResult | None, notes: list[str]) -> Sizes | None:
-    """Sizes of what is to be built from as many rows as the last build had; None with a note: nothing tells."""
+def _computed(spec: VectorIndexSpec, build: BuildResult | None, notes: list[str]) -> tuple[int, Sizes | None]:
+    """In how many shards it is to be built from as many rows as the last build had (0: in none), and the sizes of the
+    largest part; None with a note: nothing tells."""
+    asked = spec.index.shards
+    shards = asked if isinstance(asked, int) else (build.shards or 0) if asked and build is not None else 0
     factory = spec.index.factory
     if factory == "Auto" and build is not None:
         factory = build.factory
@@ -135,15 +157,30 @@ def _computed(spec: VectorIndexSpec, build: BuildResult | None, notes: list[str]
     elif not has_faiss():
         notes.append("sizes are those of the last build: to compute them needs FAISS (extra searcher)")
     else:
-        return _sizes(factory, build, spec, notes)
-    return None
+        if asked == AUTO_SHARDS:
+            shards = _as_many_as_fit(factory, build, spec, notes) or shards
+        return shards, _sizes(factory, build, shards, spec, notes)
+    return shards, None
 
 
-def _sizes(factory: str, build: BuildResult, spec: VectorIndexSpec, notes: list[str]) -> Sizes | None:
+def _as_many_as_fit(factory: str, build: BuildResult, spec: VectorIndexSpec, notes: list[str]) -> int | None:
+    """What `index.shards: Auto` comes to; None with a note: nothing tells."""
+    memory = spec.memory_per_shard or MEMORY_PER_SHARD
+    given = spec.searcher.resources
+    cores = whole_cores(given.limits.get("cpu", given.requests.get("cpu", "1")))
+    found = fewest_shards(lambda _: factory, build.count, build.dimension, memory, cores, spec.embedding.metric)
+    if found is None:
+        notes.append(f"{build.count:,} rows as {factory} do not fit {MAX_SHARDS} shards of {memory}, or none can tell")
+    else:
+        notes.append(f"Auto comes to {found} shards of {memory} with as many rows, metadata not counted")
+    return found
+
+
+def _sizes(factory: str, build: BuildResult, shards: int, spec: VectorIndexSpec, notes: list[str]) -> Sizes | None:
     from vectorindex_searcher.errors import TaskError
 
     try:
-        found = sizes(factory, build.count, build.dimension, spec.embedding.metric)
+        found = sizes(factory, -(-build.count // max(1, shards)), build.dimension, spec.embedding.metric)
     except TaskError as error:
         notes.append(f"{factory} cannot be built: {error}")
         return None
@@ -164,9 +201,11 @@ def _fits(computed: Sizes | None, *given: Mapping[str, str]) -> str:
     return f"{needed}, and {disk}"
 
 
-def _searchers(spec: VectorIndexSpec, last: RevisionView, held: int, vectors: int | None, by: str) -> NeedFacts:
+def _searchers(
+    spec: VectorIndexSpec, last: RevisionView, held: int, vectors: int | None, by: str, shards: int
+) -> NeedFacts:
     """The searchers of a revision that is made now, by the formulas of manifests/sizing.py. `held`, `vectors`: bytes of
-    the index in memory, and of vectors.npy (None: not known, and no disk is asked for)."""
+    the index, or of a shard of it, in memory, and of vectors.npy (None: not known, and no disk is asked for)."""
     exact = any(rule.metric in _EXACT for rule in spec.guardrails.rules)
     need = sizing.Need(
         held=held + exact * sizing.LIVE_RECALL_BYTES + (spec.gate.live is not None) * sizing.LIVE_QUERIES_BYTES,
@@ -182,4 +221,5 @@ def _searchers(spec: VectorIndexSpec, last: RevisionView, held: int, vectors: in
     if disk is not None and spec.searcher.cache is not None:
         disk = 0  # all of it lies in a volume of its own
     given = sizing.container_resources(resources, need, disk, processes)
-    return NeedFacts(SEARCHERS, spec.searcher.replicas, given.get("requests", {}), given.get("limits", {}), by)
+    pods = spec.searcher.replicas * max(1, shards)
+    return NeedFacts(SEARCHERS, pods, given.get("requests", {}), given.get("limits", {}), by)
