@@ -391,12 +391,12 @@ PRIOR = a_revision(RULED, "Superseded", data=NEW_DATA, created=SINCE - HOUR)
 WATCHED = with_rollout(a_revision(RULED, "Stable", created=SINCE), prior=PRIOR.name)
 
 
-def counts(view: RevisionView, now: float = NOW, errors: int = 50) -> tuple[PodEvidence, ...]:
+def counts(view: RevisionView, now: float = NOW, errors: int = 50, fresh: int = 12) -> tuple[PodEvidence, ...]:
     """Half of all queries of the last ten minutes failed."""
     rows = tuple(
         EvidenceBucket(
             bucket=b, segment="other", requests=100, queries=100, failed_requests=errors, errors=errors,
-            latency={188: 100},
+            latency={188: 100}, fresh_queries=fresh,
         )
         for b in range(int((now - 600) // 5), int(now // 5))
     )  # fmt: skip
@@ -410,7 +410,7 @@ def counts(view: RevisionView, now: float = NOW, errors: int = 50) -> tuple[PodE
 def watched(view: RevisionView = WATCHED, reason: str = "", now: float = NOW) -> Observation:
     obs = seen(RULED, view, PRIOR, traffic=view, evidence={view.name: counts(view, now)})
     obs = replace(obs, loaded={**obs.loaded, PRIOR.name: loaded(PRIOR)})
-    known = FreshStatus(revision=view.name, reason=reason)
+    known = FreshStatus(revision=view.name, number=7, reason=reason)
     return with_spec(obs, status=obs.index.status.model_copy(update={"fresh": known}))
 
 
@@ -424,6 +424,7 @@ def test_what_fails_with_fresh_rows_is_judged_without_them_first() -> None:
     status, reason, message = fresh_rows(plan)
     assert (status, reason) == ("False", "SwitchedOff")
     assert "errors" in message
+    assert "; 12.00% of 24000 queries found fresh rows (snapshot 7)" in message
     assert "`retry`" in message
     # What was counted before says nothing of the artifact alone; what fails without them is the revision's.
     now = NOW + 5

@@ -41,7 +41,7 @@ def test_counts_are_the_counters_of_the_wire() -> None:
 def test_the_ring_fills_every_counter_of_the_wire() -> None:
     filled = {*recorder.COUNTERS, *recorder.SUMS, *ring._LATER_COUNTERS}
     assert filled == set(COUNTERS)
-    assert len(recorder.COUNTERS) == recorder.RERANKED + 1
+    assert len(recorder.COUNTERS) == recorder.FRESH + 1
 
 
 def test_what_a_metric_needs_to_be_told_is_a_counter_that_comes_later() -> None:

@@ -109,6 +109,12 @@ def engine_vectors(engine: Engine) -> np.ndarray[Any, Any]:
     return found
 
 
+def test_fresh_rows_are_counted_among_the_hits_alone(engine: Engine) -> None:
+    side = fresh_rows(engine, 1, [a_file([COUNT, COUNT + 1], 1)])
+    rows = np.array([[COUNT, 3], [3, COUNT + 1], [3, COUNT], [4, -1]])
+    assert side.among(rows, [2, 2, 1, 1]) == 2
+
+
 # ---------------------------------------------------------------- over the port
 
 

@@ -235,6 +235,15 @@ def test_an_answer_that_was_to_be_reranked_is_counted_by_its_queries() -> None:
         assert "rerank" not in str(list(ring.buckets(0))), "rows of before"
 
 
+def test_a_query_that_found_a_fresh_row_is_counted_once() -> None:
+    ring = EvidenceRing(("keyword",), Clock())
+    ring.record(Outcome("keyword", 3, hits=[1, 2, 3], fresh=2), 200, 0.001)
+    ring.record(Outcome("keyword", 3, fresh=2), 500, 0.001)
+    (total,) = (total for total in ring.totals() if total.segment == "keyword")
+    assert total.fresh_queries == 2
+    assert "fresh" not in str(list(ring.buckets(0))), "rows of before"
+
+
 def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     clock = Clock()
     ring = EvidenceRing(("keyword",), clock)

@@ -70,6 +70,8 @@ class EvidenceBucket(Model):
     """Answered queries in words that a cross-encoder was to reorder. This and the next are in EvidenceColumns only."""
     reranked_queries: int = 0
     """Of these, the ones whose answer is in its order."""
+    fresh_queries: int = 0
+    """Answered queries with a fresh row among their hits. In EvidenceColumns only."""
     top_count: int = 0
     """Queries that had a first hit (whatever its score)."""
     top_sum: float = 0.0

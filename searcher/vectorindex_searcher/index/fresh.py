@@ -207,6 +207,11 @@ class FreshRows:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
+    def among(self, rows: Rows, hits: Sequence[int]) -> int:
+        """In how many lines of `rows` [n, k] one of the snapshot's is among the first `hits`."""
+        told = np.arange(rows.shape[1]) < np.asarray(hits)[:, None]
+        return int(np.count_nonzero((told & (rows >= self._engine.count)).any(axis=1)))
+
     # ------------------------------------------------------------ as the engine's, for rows of both
 
     def ids(self, rows: Rows) -> list[int] | list[str]:

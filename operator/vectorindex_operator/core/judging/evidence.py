@@ -59,6 +59,7 @@ class Counts:
     filters_lost: int = 0
     rerankable_queries: int = 0
     reranked_queries: int = 0
+    fresh_queries: int = 0
     top_count: int = 0
     top_sum: float = 0.0
     top_sum_squares: float = 0.0

@@ -15,6 +15,8 @@ from vectorindex_operator.api.v1alpha1 import FreshOff
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.fresh_looks import UNKNOWN_TO_IMAGE
+from vectorindex_operator.core.judging.blocks import OVERALL
+from vectorindex_operator.core.judging.evidence import RevisionEvidence, add_up
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict
 from vectorindex_operator.core.plan import SwitchFreshOff
 from vectorindex_operator.core.state import ReconcileState
@@ -22,6 +24,8 @@ from vectorindex_operator.core.state import ReconcileState
 TOLD_SECONDS = 10.0
 """After the decision pods have been told; from then on evidence is of the artifact alone."""
 LONGEST_WORDS = 512
+SHARE_BUCKETS = 120
+"""Ten minutes, of which it is said how many queries found fresh rows."""
 
 
 def step(state: ReconcileState) -> None:
@@ -40,7 +44,7 @@ def is_off(state: ReconcileState, name: str) -> bool:
     return status is not None and status.fresh_off is not None and not status.fresh_off.ended
 
 
-def switch_off(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) -> bool:
+def switch_off(state: ReconcileState, name: str, said: Iterable[RuleVerdict], evidence: RevisionEvidence) -> bool:
     """Enforced rules fail on the stable revision `name`. Whether that is what is done about it: it may have fresh rows
     among its answers, and they were not off yet. Where none are known there may be all the same: users meet them before
     anybody tells of them."""
@@ -50,11 +54,24 @@ def switch_off(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) ->
     if knows_none or not told or is_off(state, name):
         return False
     failed = next(one for one in said if one.verdict is Verdict.FAIL and one.mode == "Enforce")
-    words = f"{failed.rule}: {failed.message}"[:LONGEST_WORDS]
+    number = fresh.number if fresh is not None and fresh.revision == name else 0
+    share = _share(evidence, number)
+    words = f"{failed.rule}: {failed.message}"[: LONGEST_WORDS - len(share)] + share
     state.update(name, fresh_off=FreshOff(at=to_text(state.now), rule=failed.rule, message=words))
     state.event(EventReason.FRESH_ROWS_OFF, f"{words}; it is judged without them from now on", revision=name)
     state.requeue_at(state.now + state.settings.soak_look_seconds)
     return True
+
+
+def _share(evidence: RevisionEvidence, number: int) -> str:
+    """How many of the last answers had a fresh row among their hits, in words. number: of the snapshot; 0: unknown."""
+    last = range(evidence.complete_before - SHARE_BUCKETS, evidence.complete_before)
+    cells = evidence.segments.get(OVERALL, {})
+    total = add_up((cell for bucket, cell in cells.items() if bucket in last), latency=False)
+    if not total.queries:
+        return ""
+    of = f" (snapshot {number})" if number else ""
+    return f"; {total.fresh_queries / total.queries:.2%} of {total.queries} queries found fresh rows{of}"
 
 
 def judged_from(state: ReconcileState, name: str, since: float) -> float:

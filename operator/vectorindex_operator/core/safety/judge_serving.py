@@ -280,7 +280,7 @@ def _watch(state: ReconcileState, name: str) -> None:
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.STEADY)
     verdicts.keep_steady(state, name, said)
-    if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE or fresh_off.switch_off(state, name, said):
+    if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE or fresh_off.switch_off(state, name, said, merged):
         return
     if status.restored_at is not None:
         mark_cause_external(state, name, [v for v in said if v.verdict is Verdict.FAIL and v.mode == "Enforce"])

@@ -39,6 +39,7 @@ FILTERS_COMPARED = "vectorindex_filters_compared"
 FILTERS_LOST = "vectorindex_filters_lost"
 RERANKABLE_QUERIES = "vectorindex_rerankable_queries"
 RERANKED_QUERIES = "vectorindex_reranked_queries"
+FRESH_QUERIES = "vectorindex_fresh_queries"
 TOP_SCORE = "vectorindex_top_score"
 TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
 DURATION = "vectorindex_query_duration_seconds"
@@ -278,6 +279,7 @@ class SearcherMetrics(Collector):
             (FILTERS_LOST, "Of these, the refused ones.", "filters_lost"),
             (RERANKABLE_QUERIES, "Answered queries that a cross-encoder was to reorder.", "rerankable_queries"),
             (RERANKED_QUERIES, "Of these, the ones that are in its order.", "reranked_queries"),
+            (FRESH_QUERIES, "Answered queries with a fresh row among their hits.", "fresh_queries"),
             (TRACKED, "Queries that got a query id.", "tracked"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
         )

@@ -25,13 +25,13 @@ _RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-
 """By number of hits; looked up for every query."""
 (
     QUERIES, ERRORS, REFUSED, ZERO, TOP, REQUESTS, FAILED, MISMATCHED, FILTERED, FILTERED_ZERO, COMPARED, LOST,
-    RERANKABLE, RERANKED,
-) = range(14)  # fmt: skip
+    RERANKABLE, RERANKED, FRESH,
+) = range(15)  # fmt: skip
 """Places of a segment's counts. From MISMATCHED on: in columns only."""
 COUNTERS = (
     "queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched",
     "filtered_queries", "filtered_zero_results", "filters_compared", "filters_lost", "rerankable_queries",
-    "reranked_queries",
+    "reranked_queries", "fresh_queries",
 )  # fmt: skip
 """Their names in contract.EvidenceBucket."""
 SUM, SQUARES = range(2)
@@ -75,6 +75,8 @@ class Outcome:
     """Whether it is known what that one took."""
     reranked: bool | None = None
     """Whether its answer is in the order of the cross-encoder; None: nobody was to reorder it."""
+    fresh: int = 0
+    """Of its queries, those with a fresh row among their hits."""
     incomplete: bool = False
     """Shards are missing by a fault: an error of the index, whether it was answered without them or refused."""
     excused: bool = False
@@ -201,6 +203,7 @@ class Recorder(ABC):
         if outcome.reranked is not None:
             current.counts[RERANKABLE] += outcome.queries
             current.counts[RERANKED] += outcome.queries * outcome.reranked
+        current.counts[FRESH] += outcome.fresh
         current.counts[TOP] += len(outcome.top_scores)
         for score in outcome.top_scores:
             current.sums[SUM] += score

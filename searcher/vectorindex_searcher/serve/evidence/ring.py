@@ -25,6 +25,7 @@ from .recorder import (
     FAILED,
     FILTERED,
     FILTERED_ZERO,
+    FRESH,
     LOST,
     MISMATCHED,
     QUERIES,
@@ -92,6 +93,7 @@ class Totals:
     filters_lost: int
     rerankable_queries: int
     reranked_queries: int
+    fresh_queries: int
     top_count: int
     top_sum: float
     top_sum_squares: float
@@ -357,6 +359,7 @@ class EvidenceRing(Recorder):
                 filters_lost=row[LOST],
                 rerankable_queries=row[RERANKABLE],
                 reranked_queries=row[RERANKED],
+                fresh_queries=row[FRESH],
                 top_count=row[TOP],
                 top_sum=float(sums[segment, 0]),
                 top_sum_squares=float(sums[segment, 1]),

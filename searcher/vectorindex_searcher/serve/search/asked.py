@@ -107,11 +107,14 @@ def with_filter(response: Response, how: Mapping[str, Any]) -> Response:
     return response
 
 
-def note(outcome: Outcome, scores: Scores, rows: Rows, min_score: float | None) -> None:
+def note(asked: PendingSearch, scores: Scores, rows: Rows) -> None:
     """What of rows and scores [n, k], in the order of their vectors, is evidence."""
+    outcome = asked.outcome
     firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
     outcome.top_scores = [score for row, score in firsts if row >= 0]
-    outcome.hits = hits_of(scores, rows, min_score)
+    outcome.hits = hits_of(scores, rows, asked.plan.min_score)
+    if asked.fresh is not None:
+        outcome.fresh = asked.fresh.among(rows, outcome.hits)
 
 
 def joined(parts: Sequence[tuple[Scores, Rows, str]]) -> tuple[Scores, Rows, str]:

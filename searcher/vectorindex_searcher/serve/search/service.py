@@ -241,7 +241,7 @@ class SearchService:
             work.search(plan, outcome.queries)
             allowed = self._allowed(asked, work)
             scores, rows, how = self._found(asked, allowed)
-            note(outcome, scores, rows, plan.min_score)
+            note(asked, scores, rows)
             query_ids = self._query_ids(asked, len(rows)) if plan.track else None
             written = self._results(asked, rows, scores, outcome.hits, query_ids, work)
             whole = most <= plan.k or not any(outcome.hits)
@@ -337,7 +337,7 @@ class SearchService:
         self, asked: PendingSearch, scores: Scores, rows: Rows, work: Work, how: Mapping[str, object] = _NOTHING
     ) -> Response:
         """Write down what was found, and what of it is evidence."""
-        note(asked.outcome, scores, rows, asked.plan.min_score)
+        note(asked, scores, rows)
         query_ids = self._query_ids(asked, len(rows)) if asked.plan.track else None
         return self.wrapped(asked, self._results(asked, rows, scores, asked.outcome.hits, query_ids, work), how)
 
