@@ -47,9 +47,10 @@ from vectorindex_searcher.dataset.duplicates import hash_ids
 from vectorindex_searcher.errors import TaskError
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
 from vectorindex_searcher.proof import merged as merged_module
+from vectorindex_searcher.proof.columns import types_of_all
 from vectorindex_searcher.proof.exact import exact_search
 from vectorindex_searcher.proof.measure import measure
-from vectorindex_searcher.proof.merged import prove_merged
+from vectorindex_searcher.proof.merged import answer_merged, prove_merged
 from vectorindex_searcher.proof.merging import Merger, ShardAnswers
 from vectorindex_searcher.proof.task import prove
 from vectorindex_searcher.serve.load import load
@@ -524,6 +525,17 @@ def test_a_held_out_row_is_asked_of_its_shard_without_it(tmp_path: Path) -> None
     assert report.overall.queries == 45
     assert 0.2 < report.overall.recall < 0.9
     assert [one.params for one in report.shards] == [{"nprobe": 1}] * SHARDS
+
+
+def test_the_operator_is_told_the_types_of_columns_that_all_shards_have_alike(place: Place) -> None:
+    """By them a rule on FiltersLost knows which filters the revision before took."""
+    place.all()
+    task = ValidateTask(**place.common, manifest_sha256="", gate_hash="g1")
+    assert answer_merged(task, *prove_merged(task)).column_types == "s"
+    assert types_of_all(["si", "si"]) == "si"
+    assert types_of_all(["si", "sn"]) == "so"
+    assert types_of_all(["si", None]) is None
+    assert types_of_all(["si", "s"]) is None
 
 
 def test_what_is_not_measured_of_merged_answers_is_said(place: Place) -> None:

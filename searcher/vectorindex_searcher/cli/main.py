@@ -119,10 +119,10 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _validate_merged(task: ValidateTask, options: argparse.Namespace) -> int:
     """A sharded artifact as a whole."""
-    from ..proof.merged import prove_merged
+    from ..proof.merged import answer_merged, prove_merged
 
     report, sha256 = prove_merged(task, commands.work_folder(options))
-    code = _done(report.result(sha256), options)
+    code = _done(answer_merged(task, report, sha256), options)
     if _from_environment() is not None:
         return code
     lines, proven = report.verdicts(options.floor)

@@ -6,6 +6,7 @@ Read from the head of the metadata file, so a report that was measured before, m
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -34,6 +35,15 @@ def column_types(store: Store, layout: Layout, manifest: Manifest) -> str | None
         # What was measured stands without them: the gate then compares nothing.
         _log.warning("column types not read", extra={"object": key, "error": str(error)})
         return None
+
+
+def types_of_all(parts: Sequence[str | None]) -> str | None:
+    """Those of an index whose parts say these: what parts do not have alike is no column for filters. None where one
+    does not say."""
+    told = [one for one in parts if one is not None]
+    if len(told) < len(parts) or len({len(one) for one in told}) != 1:
+        return None
+    return "".join(letters[0] if len({*letters}) == 1 else COLUMN_TYPES["other"] for letters in zip(*told, strict=True))
 
 
 def _letter(arrow: pa.DataType) -> str:

@@ -26,7 +26,7 @@ from ..artifact.manifest import Manifest, ManifestFile, load_manifest
 from ..artifact.publish import download_verified
 from ..artifact.sharded import ShardedManifest, find_sharded
 from ..artifact.users import mark_used
-from ..contract import SegmentRecall, ValidateTask
+from ..contract import SegmentRecall, ValidateResult, ValidateTask
 from ..errors import BadData, BadSpec
 from ..index.binding import faiss
 from ..index.choose.tuning import batch_engine
@@ -37,6 +37,7 @@ from ..progress import step
 from ..storage.store import Role, Store, open_store
 from .bound import lower_bound
 from .canary import publish_canary
+from .columns import column_types, types_of_all
 from .deleted import search_deleted
 from .exact import Truth
 from .groundtruth import ground_truth
@@ -127,6 +128,16 @@ def prove_merged(task: ValidateTask, work: Path | None = None) -> tuple[MergedRe
     proof = {"files": files, "canary_queries": len(canaries.numbers), "canary_recall": canaries.recall(tables)}
     report = report.model_copy(update={"tombstones": tombstones, "tombstoned_found": deleted, **proof})
     return publish_merged(store, layout, report)
+
+
+def answer_merged(task: ValidateTask, report: MergedReport, sha256: str) -> ValidateResult:
+    """What the operator is told of a published report; as task.answer."""
+    store = open_store(task.artifacts, Role.ARTIFACTS)
+    layout, types = Layout(store.prefix, task.identity), []
+    for one in report.shards:
+        there = layout.of_shard(one.shard)
+        types.append(column_types(store, there, load_manifest(store, there, task.digest, one.manifest_sha256)[0]))
+    return report.result(sha256, types_of_all(types))
 
 
 def _publish_canaries(

@@ -70,7 +70,7 @@ class MergedReport(Model):
     files: tuple[ManifestFile, ...] = ()
     """The canary of each shard; none where an earlier release measured."""
 
-    def result(self, sha256: str) -> ValidateResult:
+    def result(self, sha256: str, column_types: str | None = None) -> ValidateResult:
         """What `validate` answers. A query waits for the slowest shard, and costs what all of them cost."""
         return ValidateResult(
             gate_hash=self.gate_hash,
@@ -86,6 +86,7 @@ class MergedReport(Model):
             canary_recall=self.canary_recall,
             tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
+            column_types=column_types,
             shard_recalls=tuple(round(one.recall, 6) for one in self.shards),
         )
 
