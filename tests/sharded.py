@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -345,6 +344,7 @@ def routing(
         yield router
     finally:
         running.loop.call_soon_threadsafe(lambda: server.ended.done() or server.ended.set_result(0.0))
-        ended.result(60)
-        time.sleep(0)
-        running.close()
+        try:
+            ended.result(60)
+        finally:
+            running.close()

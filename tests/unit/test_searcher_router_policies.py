@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from onnx_files import write_encoder
 from sharded import DIMENSION, Pod, Router, addresses, make_part, pods_of, routing
 from tenants import COUNT, POLICIES, SIZES, TAGS, TENANTS, TOKEN, a_request, ids_of
 from waiting import until
 
-from vectorindex_searcher.contract import Partial, shard_of
+from vectorindex_searcher.contract import EncoderTask, Location, OnnxFolder, Partial, shard_of
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 from vectorindex_searcher.serve.route import router as router_module
@@ -140,6 +141,18 @@ def test_all_rows_that_match_are_found_and_counted(shop: Shop) -> None:
     _, _, index = shop.ask("support", None, "/v1/index", method="GET")
     assert index["count"] == COUNT
     assert index["indexBytes"] > 0
+
+
+def test_words_find_no_row_of_others_either(tmp_path: Path, engines: list[Engine]) -> None:
+    sha256 = write_encoder(tmp_path / "model")
+    encoder = EncoderTask(onnx=OnnxFolder(location=Location(folder=str(tmp_path / "model")), sha256=sha256))
+    with a_shop(tmp_path, engines, encoder=encoder, cache_dir=str(tmp_path / "cache")) as one:
+        for body in ({"text": "red car"}, {"texts": ["red", "sea"], "filter": {"tenant": {"exists": True}}}):
+            for name in "abca":  # what is kept of a text is nobody's way to the rows of others
+                status, _, answer = one.ask(name, body | {"k": COUNT})
+                assert status == 200
+                for result in answer["results"]:
+                    assert sorted(result["ids"]) == [*np.flatnonzero(name == TENANTS)]
 
 
 def test_a_token_that_reaches_a_shard_sees_there_what_it_sees_of_all(shop: Shop) -> None:

@@ -378,6 +378,8 @@ def route_task(options: argparse.Namespace, given: str | None) -> RouteTask:
         shards=shards,
         partial=Partial(options.partial),
         segments=tuple(options.segments),
+        encoder=models.encoder(options),
+        cache_dir=options.cache_dir,
     )
 
 

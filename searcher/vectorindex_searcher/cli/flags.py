@@ -213,9 +213,7 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
         help="gateHash of a `validate`: its canary queries must be answered as well before the start, and its segments "
         "are served with the points that it tuned",
     )
-    verb.add_argument(
-        "--cache-dir", default=_cache_folder(), help="where verified files are kept (default: %(default)s)"
-    )
+    _cache_flag(verb)
     verb.add_argument(
         "--cache-limit",
         dest="cache_bytes",
@@ -255,6 +253,8 @@ def _route_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--shard-token-file", type=Path, metavar="PATH", help="a file with the bearer token that shards ask for"
     )
+    _cache_flag(verb)
+    _query_encoder_flags(verb)
     _policies_flag(_listening_flags(verb))
 
 
@@ -301,13 +301,18 @@ def _which_encoder(group: argparse._ArgumentGroup) -> None:
 
 def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> None:
     """`proving`: of `validate`, which compares; else of `serve`."""
-    group = verb.add_argument_group("queries in words", "Need the extra `text` (onnxruntime, tokenizers).")
-    _which_encoder(group)
+    group = _query_encoder_flags(verb)
     if proving:
         group.add_argument("--text-column", default="", help="metadata column of the texts that rows were made of")
         group.add_argument("--document-prefix", help="stands before each of them (default: what the folder says)")
-    group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
     _rerank_flags(group, proving=proving)
+
+
+def _query_encoder_flags(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = verb.add_argument_group("queries in words", "Need the extra `text` (onnxruntime, tokenizers).")
+    _which_encoder(group)
+    group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
+    return group
 
 
 def _rerank_flags(group: argparse._ArgumentGroup, *, proving: bool) -> None:
@@ -336,6 +341,12 @@ def _collect_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--cluster", default="", help="whose mark is ours; what others marked stays")
     verb.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+
+
+def _cache_flag(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--cache-dir", default=_cache_folder(), help="where verified files are kept (default: %(default)s)"
+    )
 
 
 def _cache_folder() -> str:

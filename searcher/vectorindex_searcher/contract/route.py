@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from .encoder import EncoderTask
 from .internal import ROUTER
 from .model import Model
 from .shards import MAX_SHARDS
@@ -67,6 +68,10 @@ class RouteTask(Model):
     """Of the gate whose merged canary recall must be reached before this is ready. Empty: none has to be."""
     admin_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=MAX_SHARDS)] = ()
     """Of the pods of each shard, in their order: there a router asks what it signs. Empty: it asks nothing there."""
+    encoder: EncoderTask | None = None
+    """Takes queries in words, and asks shards for their vectors; None: queries are vectors."""
+    cache_dir: str = "/var/cache/vectorindex"
+    """Where its files are kept."""
     shard: ClassVar[str] = ROUTER
     """Whom signed requests name, in place of a shard's number."""
 

@@ -30,13 +30,11 @@ from .http.limits import (
     ANSWER_BYTES,
     CANDIDATES,
     MAX_K,
-    MAX_TEXT_CHARACTERS,
-    MAX_TEXTS,
     MAX_VECTORS,
 )
 from .http.messages import Deferred, Request, Response, json_response
 from .point import serving_points
-from .search.encoding import Search, TextSearches
+from .search.encoding import Search, TextSearches, encodes
 from .search.freshness import Freshness
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.policies import ALL_ROWS, Policies, Policy, unusable
@@ -262,14 +260,9 @@ def index_document(
         "builderVersion": manifest.builder_version,
         "created": manifest.created,
         **({"shard": {"number": manifest.shard, "of": shards, "plan": manifest.plan_sha256}} if shards else {}),
-        **({} if encoder is None else {"encoder": _encodes(encoder)}),
+        **({} if encoder is None else {"encoder": encodes(encoder)}),
         **({} if encoder is None or task.rerank is None else {"reranker": _reranks(task.rerank)}),
     }
-
-
-def _encodes(encoder: Encoder) -> dict[str, int]:
-    """documents.Encodes."""
-    return {"maxTokens": encoder.max_tokens, "texts": MAX_TEXTS, "textCharacters": MAX_TEXT_CHARACTERS}
 
 
 def _reranks(task: contract.RerankTask) -> dict[str, object]:

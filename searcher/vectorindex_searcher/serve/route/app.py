@@ -13,13 +13,15 @@ import orjson
 
 from ... import contract
 from ...index.filters import columns_of_letters
+from ...text.encoder import Encoder
 from .. import openapi
 from ..answered import SEARCH_PATH, count_answer
 from ..evidence.feedback import QueryIds
 from ..evidence.recorder import Outcome, Recorder
 from ..http.deadline import DEADLINE_HEADER, seconds_of
 from ..http.dispatch import Answer, Routes, dispatch
-from ..http.messages import Deferred, Problem, Request, Response, json_response
+from ..http.messages import Deferred, Request, Response, json_response
+from ..search.encoding import TextSearches, encodes
 from ..search.plan import Planner
 from ..search.policies import ALL_ROWS, Policies, Policy, unusable
 from ..search.pool import Group
@@ -47,20 +49,28 @@ class RouterApp:
         tokens: bool = False,
         policies: Policies | None = None,
         columns_before: Mapping[str, str] | None = None,
+        encoder: Encoder | None = None,
+        threads: int = 1,
     ) -> None:
-        """As SearchApp's: `tokens`, `policies`, `columns_before`."""
+        """As SearchApp's: `tokens`, `policies`, `columns_before`, `encoder`, `threads`."""
         before = columns_of_letters(columns_before) if columns_before else None
-        self._schema = schema = replace(whole.schema(), columns_before=before)
+        self._schema = schema = replace(whole.schema(), columns_before=before, texts=encoder is not None)
         self._router, self._recorder, self._tokens, self._policies = router, recorder, tokens, policies
         self._compares = columns_before is not None
         if policies is not None:
             policies.bind(schema.columns)
         self._planner = planner = Planner(schema, lambda k, params, metadata, candidates, rows: NOWHERE)
-        model = schema.embedding_model
-        self._reader = RequestReader(planner, VectorReader(schema.dimension, schema.metric, model), encodes=False)
+        vectors = VectorReader(schema.dimension, schema.metric, schema.embedding_model)
+        self._reader = RequestReader(planner, vectors, encodes=schema.texts)
+        self._texts: TextSearches | None = None
+        if encoder is not None:
+            self._texts = TextSearches(encoder, router.ask_encoded, schema.metric, threads)
         self.ignored_params: Counter[str] = Counter()
         """As SearchApp's."""
-        self._document = document = whole.document()
+        self._document = document = {
+            **whole.document(),
+            **({} if encoder is None else {"encoder": encodes(encoder)}),
+        }
         openapi_bytes = orjson.dumps(openapi.document(document, tokens=tokens, foreign=planner.foreign))
         self._routes: Routes = {
             SEARCH_PATH: ((b"POST",), self._search),
@@ -68,6 +78,11 @@ class RouterApp:
             b"/v1/feedback": ((b"POST",), feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), lambda request: Response(200, openapi_bytes)),
         }
+
+    def close(self) -> None:
+        """End what threads it has."""
+        if self._texts is not None:
+            self._texts.close()
 
     def handle(self, request: Request) -> Answer:
         """Route one request. Raises Problem 403 for a token that may see no row."""
@@ -119,7 +134,8 @@ class RouterApp:
         text = headers.get(DEADLINE_HEADER)
         seconds = None if text is None else seconds_of(text)
         if isinstance(read, ReadTexts):
-            raise Problem(422, "NoEncoder", "a router takes vectors and no text", field="text")
+            assert self._texts is not None  # the reader refuses them without an encoder
+            return self._texts.ask(read, outcome, request.completed, seconds)
         if len(body) + len(query) > READ_HERE_BYTES and not (isinstance(read, tuple) and "filter" not in read[0].asked):
             later = read if callable(read) else partial(_known, read)
             return self._router.ask_unread(later, outcome, request.completed, seconds)

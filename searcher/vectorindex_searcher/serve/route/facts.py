@@ -232,7 +232,8 @@ class Whole:
         """GET /v1/index of a router. Operating points are each shard's own, and their recall is not that of a merged
         answer: there are none here."""
         told = self.parts[0].wire()
-        told.pop("shard", None)
+        for name in ("shard", "encoder", "reranker"):  # a shard's own, whom nobody asks in words
+            told.pop(name, None)
         sizes = [part.index_bytes for part in self.parts if part.index_bytes is not None]
         return {
             **told,

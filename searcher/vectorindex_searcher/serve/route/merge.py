@@ -20,7 +20,7 @@ from ..evidence.feedback import QueryIds
 from ..evidence.recorder import Outcome
 from ..http.messages import Response
 from ..search.answers import Joined, binary_answer, json_of, long_json_answer
-from ..search.asked import warnings_of, with_filter
+from ..search.asked import Encoding, cut_of, warnings_of, with_filter
 from ..search.plan import SearchPlan
 from ..search.work import Work
 from .parts import Part, Scores, Texts
@@ -85,9 +85,11 @@ def answer(
     query_ids: QueryIds,
     missing: Sequence[int] = (),
     fault: bool = False,
+    encoding: Encoding | None = None,
 ) -> Response:
     """What the client gets, and what of it is evidence. `parts`: of the shards that answered, at least one; `missing`:
-    numbers of the others; `fault`: whether one is at fault. Raises Problem 400 where it becomes too long, 503."""
+    numbers of the others; `fault`: whether one is at fault; `encoding`: None where it came with vectors. Raises Problem
+    400 where it becomes too long, 503."""
     text = isinstance(parts[0].ids, Texts)
     lines = [merged(parts, number, plan.k) for number in range(outcome.queries)]
     outcome.top_scores = [float(line.scores[0]) for line in lines if len(line.scores)]
@@ -105,6 +107,12 @@ def answer(
     else:
         if missing:
             how |= {"partial": True, "shardsMissing": list(missing)}
+        warnings = warnings_of(plan.ignored)
+        if encoding is not None:
+            how["encodeMs"] = round(encoding.seconds * 1e3, 3)
+            warnings += cut_of(encoding)
+        if warnings:
+            how["warnings"] = warnings
         response = _json(lines, plan, outcome, work, revision, began, query_ids, how, text=text)
     if missing:
         response.headers = (*response.headers, (_MISSING, ",".join(map(str, missing)).encode()))
@@ -162,6 +170,4 @@ def _json(
         "tookMs": round((time.monotonic() - began) * 1e3, 3),
         **how,
     }
-    if warnings := warnings_of(plan.ignored):
-        after["warnings"] = warnings
     return long_json_answer(before, results, after)

@@ -12,6 +12,7 @@ from ..evidence.feedback import QueryIds
 from ..evidence.recorder import Outcome
 from ..http.limits import ANSWER_BYTES, CANDIDATES, LOOP_BYTES
 from ..http.messages import Deferred, Problem, Response, overload
+from ..search.asked import Encoding
 from ..search.plan import SearchPlan
 from ..search.pool import deadline_exceeded
 from ..search.reader import Read
@@ -63,16 +64,38 @@ class Router:
         outcome: Outcome,
         began: float,
         seconds: float | None,
+        encoding: Encoding | None = None,
         *,
         whole: bool = False,
     ) -> Deferred:
         """Ask every shard for `vectors`, float32 [d] or [n, d], checked. `seconds`: what the client allows, from
-        `began` on. `whole`: an answer of some shards is none, whatever else is allowed. Raises Problem 400, 503 or
-        504."""
+        `began` on. `encoding`: None where it came with vectors. `whole`: an answer of some shards is none, whatever
+        else is allowed. Raises Problem 400, 503 or 504."""
         self._check_now(began, seconds)
-        return self._send(self._sent(plan, vectors, outcome), outcome, began, seconds, whole=whole)
+        return self._send(self._sent(plan, vectors, outcome), outcome, began, seconds, encoding, whole=whole)
 
-    def ask_unread(self, read: Callable[[], Read], outcome: Outcome, began: float, seconds: float | None) -> Deferred:
+    def ask_encoded(
+        self,
+        plan: SearchPlan,
+        vectors: Vectors,
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        encoding: Encoding | None = None,
+    ) -> Deferred:
+        """As `ask`, for vectors of texts: several beside a filter take long to write."""
+        if vectors.ndim == 1 or "filter" not in plan.asked:
+            return self.ask(plan, vectors, outcome, began, seconds, encoding)
+        return self.ask_unread(lambda: (plan, vectors), outcome, began, seconds, encoding)
+
+    def ask_unread(
+        self,
+        read: Callable[[], Read],
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        encoding: Encoding | None = None,
+    ) -> Deferred:
         """As `ask`, for a request that is read, and written for the shards, on a thread, and may be refused there."""
         told = Deferred()
 
@@ -80,7 +103,7 @@ class Router:
             try:
                 what = done.result()
                 self._check_now(began, seconds)
-                self._send(what, outcome, began, seconds).then(told.resolve)
+                self._send(what, outcome, began, seconds, encoding).then(told.resolve)
             except Exception as error:  # also what nobody expects: the connection waits for an answer
                 told.resolve(error)
 
@@ -107,12 +130,20 @@ class Router:
         return sent(plan, vectors, text=self.text)
 
     def _send(
-        self, what: Sent, outcome: Outcome, began: float, seconds: float | None, *, whole: bool = False
+        self,
+        what: Sent,
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        encoding: Encoding | None,
+        *,
+        whole: bool = False,
     ) -> Deferred:
         if not self.reading.room.take(len(what.body)):
             raise overload("answers, and requests that shards have not taken, fill the room that there is for them")
         deadline = None if seconds is None else began + seconds
-        scatter = Scatter(self, what, outcome, began, deadline, contract.Partial.REFUSE if whole else self.partial)
+        partial = contract.Partial.REFUSE if whole else self.partial
+        scatter = Scatter(self, what, outcome, began, deadline, partial, encoding)
         scatter.begin()
         return scatter
 
@@ -121,8 +152,8 @@ class Scatter(Deferred):
     """One request. Its answer is there once every shard answered, is missing, or the time is over."""
 
     __slots__ = (
-        "_asks", "_body", "_deadline", "_ended", "_held", "_left", "_outcome_of", "_partial", "_router", "_sent",
-        "_timer", "_until", "began", "line", "missing_ones", "parts", "revision", "room", "usual",
+        "_asks", "_body", "_deadline", "_encoding", "_ended", "_held", "_left", "_outcome_of", "_partial", "_router",
+        "_sent", "_timer", "_until", "began", "line", "missing_ones", "parts", "revision", "room", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -133,9 +164,10 @@ class Scatter(Deferred):
         began: float,
         deadline: float | None,
         partial: contract.Partial,
+        encoding: Encoding | None,
     ) -> None:
         super().__init__()
-        self._partial = partial
+        self._partial, self._encoding = partial, encoding
         self._router, self._sent, self._outcome_of, self.began = router, what, outcome, began
         self.revision, self.room = router.revision, router.reading.room
         self.line, self._body, self.usual = what.line, what.body, what.usual
@@ -247,6 +279,7 @@ class Scatter(Deferred):
                 query_ids=router.query_ids,
                 missing=numbers,
                 fault=self._at_fault(set(missing.values())),
+                encoding=self._encoding,
             )
 
     def _at_fault(self, reasons: set[Reason]) -> bool:

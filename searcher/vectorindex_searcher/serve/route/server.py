@@ -17,7 +17,11 @@ from pathlib import Path
 
 from ... import contract
 from ...errors import BadSpec
+from ...storage.cache import Held
+from ...text.encoder import Encoder
+from ...text.open import open_encoder
 from ..admin import AdminApp
+from ..background import on_thread
 from ..drain import drain, told_to_end
 from ..evidence.feedback import Feedback
 from ..evidence.metrics import Gauges, SearcherMetrics
@@ -90,6 +94,9 @@ class Server:
             Shard(number, places, self.room, lambda: self._token.header, partial(self.facts.check, number))
             for number, places in enumerate(task.shards)
         ]
+        self._app: RouterApp | None = None
+        self._encoder: Encoder | None = None
+        self._encoder_held: Held | None = None
         self.router: Router | None = None
         """Once every shard has said what it is."""
         self._executor = ThreadPoolExecutor(_THREADS, "route")
@@ -136,6 +143,9 @@ class Server:
             await admin.close()
             for shard in self.shards:
                 shard.close()
+            for one in (self._app, self._encoder, self._encoder_held):
+                if one is not None:
+                    one.close()
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look(self) -> None:
@@ -168,7 +178,8 @@ class Server:
         if self._task.gate_hash:
             ports = AdminPorts(self._task, revision, self._settings.internal_key, self.room)
             self._gauges.canary_recall = await prove(self.shards, ports, self._task.gate_hash, self._tell)
-        app = RouterApp(
+        encoder = await self._open_encoder(schema.dimension)
+        app = self._app = RouterApp(
             whole,
             router,
             self._ring,
@@ -176,6 +187,8 @@ class Server:
             tokens=self._tokens is not None,
             policies=self._policies,
             columns_before=self._settings.columns_before,
+            encoder=encoder,
+            threads=self._settings.threads,
         )
         self._metrics = SearcherMetrics(revision, self._ring, self._gauges)
         self._gauges.index_vectors = sum(part.count for part in whole.parts)
@@ -195,6 +208,17 @@ class Server:
 
     def _tell(self, sentence: str) -> None:
         self._progress = sentence
+
+    async def _open_encoder(self, dimension: int) -> Encoder | None:
+        """Raises TaskError, as open_encoder."""
+        wanted = self._task.encoder
+        if wanted is None:
+            return None
+        self._tell("opening the encoder")
+        folder, most = Path(self._task.cache_dir), self._settings.cache_bytes
+        opening = on_thread(partial(open_encoder, wanted, folder, most, dimension), "encoder")
+        self._encoder, self._encoder_held = await opening
+        return self._encoder
 
     async def _answer(self, router: Router, plan: SearchPlan, dimension: int) -> bool:
         """Whether every shard has answered a search, whatever becomes of answers without one."""

@@ -24,7 +24,7 @@ from ...contract import Metric
 from ...index.faults import fault
 from ...text.encoder import Encoder, EncoderError, EncoderUnavailableError, Side
 from ..evidence.recorder import Outcome
-from ..http.limits import ENCODED_BYTES, ENCODED_ENTRIES, MAX_TEXTS, QUEUE_TEXTS
+from ..http.limits import ENCODED_BYTES, ENCODED_ENTRIES, MAX_TEXT_CHARACTERS, MAX_TEXTS, QUEUE_TEXTS
 from ..http.messages import Deferred, Problem, overload
 from .asked import Encoding
 from .plan import SearchPlan
@@ -36,6 +36,11 @@ from .vectors import Vectors
 _ENTRY_BYTES = 256
 """What an entry of the cache takes besides its text and its numbers, about."""
 _log = logging.getLogger(__name__)
+
+
+def encodes(encoder: Encoder) -> dict[str, int]:
+    """documents.Encodes."""
+    return {"maxTokens": encoder.max_tokens, "texts": MAX_TEXTS, "textCharacters": MAX_TEXT_CHARACTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class EncodedText:
 
 
 class Search(Protocol):
-    """SearchService.ask, or that of a Reranking."""
+    """SearchService.ask, or that of a Reranking, or of a router."""
 
     def __call__(
         self,
