@@ -148,6 +148,19 @@ def test_a_report_names_its_page_and_takes_the_end_of_a_name(say: Say) -> None:
     assert say(cluster, "report", "products", "00000000")[0] == Exit.NOT_FOUND
 
 
+def test_a_report_says_what_recall_was_measured_against(say: Say) -> None:
+    """Of an imported index without vectors it is of what that gives back, and no figure may look like any other."""
+    cluster = Recorded.at("rejected")
+    asked = ("report", "products", "878f3921")
+    assert json.loads(say(cluster, *asked, output="json")[1])["truth"] == "Vectors"
+    assert "reconstructions" not in say(cluster, *asked)[1]
+    for one in cluster.objects:
+        if one["metadata"]["name"] == "products-878f3921":
+            one["status"]["report"]["truth"] = "Reconstructions"
+    assert json.loads(say(cluster, *asked, output="json")[1])["truth"] == "Reconstructions"
+    assert "recall@10 of reconstructions" in say(cluster, *asked)[1]
+
+
 def test_a_screen_that_is_drawn_anew(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that gets no answer leaves the screen, and the next one goes on."""
     cluster, looks = Recorded.at("at_rest"), itertools.count()

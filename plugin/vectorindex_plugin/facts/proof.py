@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_plugin.exits import EndedError, Exit
+from vectorindex_plugin.facts.revision import RecallFacts
 from vectorindex_searcher.artifact.layout import PAGE_FILE, Layout
 from vectorindex_searcher.contract import Identity, RerankProof, SegmentRecall
 
@@ -54,9 +55,9 @@ class GainFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProofFacts:
-    """`verdict`: Pass, Fail or Inconclusive; empty: it was not judged yet. `reranking`: None where there is no
-    cross-encoder, or no labelled query in words. `report` and `page`: where report.json
-    and report.html lie in the store of artifacts."""
+    """`verdict`: Pass, Fail or Inconclusive; empty: not judged yet. `truth`: as of RecallFacts. `reranking`: None
+    where there is no cross-encoder, or no labelled query in words. `report` and `page`: where report.json and
+    report.html lie in the store of artifacts."""
 
     revision: str
     verdict: str
@@ -65,6 +66,7 @@ class ProofFacts:
     k: int
     confidence: float
     rows: int
+    truth: str
     p50_ms: float
     p95_ms: float
     cost_us: float | None
@@ -91,6 +93,7 @@ class ProofFacts:
             k=report.k,
             confidence=report.confidence,
             rows=report.count,
+            truth=RecallFacts.of(report).truth,
             p50_ms=report.p50_ms,
             p95_ms=report.p95_ms,
             cost_us=report.cost_us,

@@ -8,6 +8,8 @@ from rich.text import Text
 from vectorindex_plugin.facts.proof import ClassFacts, GainFacts, ProofFacts
 from vectorindex_plugin.screens.style import Columns, colour, field
 
+_GIVEN_BACK = "the source has no vectors, so exact search is among those that the imported index gives back"
+
 
 def screen(facts: ProofFacts) -> RenderableType:
     """Verdict, recall of each class of queries, times, and where the page is."""
@@ -22,6 +24,7 @@ def screen(facts: ProofFacts) -> RenderableType:
     lines: list[RenderableType] = [
         Text.assemble((facts.revision, "bold"), "  ", colour(facts.verdict or "-"), f"  {facts.rows:,} rows"),
         field("verdict", judged),
+        *([field("truth", f"recall@{facts.k} of reconstructions: {_GIVEN_BACK}")] if facts.truth != "Vectors" else []),
         field("times", times),
         *([field("live", facts.live)] if facts.live else []),
         *([field("reranking", _gain(facts.reranking))] if facts.reranking is not None else []),
