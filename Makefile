@@ -88,7 +88,7 @@ test-gpu: setup ## builds on an NVIDIA GPU, in an environment of its own with fa
 	@$(RUN) tests/run_layers.py gpu
 
 .PHONY: test-e2e-long
-test-e2e-long: setup ## what e2e has no time for: the first half hour, upgrades, shards, verbs, claims, queries in words, kept priors, filters, wider searches, deletion, uninstalling; 35 minutes
+test-e2e-long: setup ## what e2e has no time for: the first half hour, upgrades, shards, verbs, claims, words, rerankers, imports, kept priors, filters, wider searches, deletion, uninstalling; 35 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e
 
 .PHONY: test-gitops
