@@ -82,7 +82,7 @@ SHARDS = (
     Mutant(
         "a router answers without a shard though it is told to refuse",
         f"{_ROUTE}/router.py",
-        "        if numbers and (not parts or self._router.partial is contract.Partial.REFUSE):\n",
+        "        if numbers and (not parts or self._partial is contract.Partial.REFUSE):\n",
         "        if numbers and not parts:\n",
         (f"{_ROUTER}test_a_lost_shard_is_503_that_names_it_and_counts_as_an_error",),
         "Rows would be missing that nobody knows of.",
@@ -254,8 +254,8 @@ SHARDS = (
     Mutant(
         "second requests are timed by what clients choose",
         f"{_ROUTE}/sent.py",
-        "vectors.ndim == 1 and plan.own and not plan.include_metadata)\n",
-        "vectors.ndim == 1 and not plan.include_metadata)\n",
+        "vectors.ndim == 1 and plan.own and plan.filter is None and not plan.include_metadata\n",
+        "vectors.ndim == 1 and not plan.include_metadata\n",
         (f"{_HOSTILE}test_what_clients_choose_times_no_second_request",),
         "Slow searches of one would keep second requests from all.",
     ),
