@@ -29,6 +29,8 @@ from harness.waiting import wait_for
 
 STORE_NAMESPACE = "object-store"
 API_SERVER = b"kube-apiserver"
+NOT_DONE = ": not done"
+"""Ends the kind of a fault for which nothing was there."""
 STOPPED_SECONDS = (3.0, 10.0)
 PATIENCE_SECONDS = 90.0
 SEARCHER, SHARD = "searcher", "shard"
@@ -122,7 +124,7 @@ class Faults:
             try:
                 where, target = self._kinds[kind][1]()
             except HarnessError as error:
-                kind, where, target = f"{kind}: not done", "", str(error).partition("\n")[0][:200]
+                kind, where, target = f"{kind}{NOT_DONE}", "", str(error).partition("\n")[0][:200]
             self.done.append(Fault(kind, where, target, at, time.time()))
 
     # ------------------------------------------------------------ searchers

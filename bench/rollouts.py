@@ -39,7 +39,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # noqa: E402
 from e2e.operator_release import Operator  # noqa: E402
 from e2e.vectors import Corpus, bodies  # noqa: E402
 from e2e.workspace import SMALL, Workspace, merged  # noqa: E402
-from rollout_faults import Fault, Faults, PatientKube  # noqa: E402
+from rollout_faults import NOT_DONE, Fault, Faults, PatientKube  # noqa: E402
 
 from harness import cluster, images, release, s3, traffic  # noqa: E402
 from harness.errors import HarnessError  # noqa: E402
@@ -345,7 +345,7 @@ def figures(document: dict[str, Any], name: str = "rollouts") -> dict[str, float
     times = {key: document[key]["median"] for key in FIGURES if document[key]}
     return (
         {f"{name}.{key}": float(document[kept]) for key, kept in plain.items()}
-        | {f"{name}.faults": float(sum(document["faults"].values()))}
+        | {f"{name}.faults": float(sum(n for kind, n in document["faults"].items() if not kind.endswith(NOT_DONE)))}
         | {f"{name}.{key}": float(value) for key, value in times.items()}
     )
 

@@ -100,8 +100,10 @@ def test_a_run_in_shards_has_a_page_and_keys_of_its_own() -> None:
     options = rollouts.Options(indexes=1, cycles=2, rate=100.0, every=15.0, seed=1, minutes=8.0, shards=2)
     assert options.spec["index"] == {"shards": 2}
     assert OPTIONS.spec == rollouts.QUICK
-    result = rollouts.Result([rollout("Stable")], {"a": Snapshot(queries=1000, failed=2)})
+    faults = [rollout_faults.Fault(f"router killed{end}", "a", "", 1.0, 2.0) for end in ("", rollout_faults.NOT_DONE)]
+    result = rollouts.Result([rollout("Stable")], {"a": Snapshot(queries=1000, failed=2)}, faults)
     figures = rollouts.figures(rollouts.summary(result), "shards")
+    assert figures["shards.faults"] == 1.0
     assert (figures["shards.failed"], figures["shards.queries"], figures["shards.rollouts"]) == (2.0, 1000.0, 1.0)
     assert "on 1 index of 2 shards of 2 searchers, behind 2 routers, at once." in rollouts.page(options, result)
 
