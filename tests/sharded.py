@@ -28,6 +28,7 @@ from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.evidence.nearest import NearestScans
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.auth import Tokens
 from vectorindex_searcher.serve.http.limits import Limits
@@ -145,6 +146,8 @@ class Pod:
     admin_port: int
     canary: bytes | None = None
     """What its admin port tells of it."""
+    finds: bool = True
+    """Whether its admin port takes requests for nearest rows."""
 
     def hold(self) -> None:
         self.app.held = True
@@ -195,9 +198,10 @@ def pods_of(
     canaries: Sequence[bytes | None] = (),
     key: str = "",
     secret: Path | None = None,
+    scans: Sequence[NearestScans] = (),
 ) -> Iterator[list[list[Pod]]]:
     """Searchers of each part, in the order of the parts. `canaries`: what each tells its routers; `key`: of their
-    revision; `secret`: a folder of tokens that have policies."""
+    revision; `secret`: a folder of tokens that have policies; `scans`: of each part, for live recall."""
     running = Loop()
     pools: list[SearchPool] = []
     found: list[list[Pod]] = []
@@ -225,6 +229,7 @@ def pods_of(
         probes = AdminApp(
             task, settings, Traffic(), ring, lambda: SearcherMetrics(revision, ring, Gauges()), lambda: "serving",
             canary=lambda: pod.canary,
+            nearest=finding(lambda: pod, scans[shard]) if scans and shard is not None else None,
         )  # fmt: skip
         admin = Listener(probes, revision, Limits())
         ports = await listener.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
@@ -310,6 +315,17 @@ class Router:
 
 def addresses(of: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(pod.address for pod in some) for some in of)
+
+
+def finding(pod: Callable[[], Pod], scans: NearestScans) -> Callable[[bytes], asyncio.Future[bytes] | None]:
+    """What an admin port does with a request for nearest rows."""
+
+    def find(data: bytes) -> asyncio.Future[bytes] | None:
+        told: asyncio.Future[bytes] = pod().loop.create_future()
+        then = lambda found: pod().loop.call_soon_threadsafe(told.set_result, found)  # noqa: E731 - one line
+        return told if pod().finds and scans.ask(data, then) else None
+
+    return find
 
 
 def admin_ports(of: Sequence[Sequence[Pod]]) -> tuple[int, ...]:

@@ -212,7 +212,8 @@ def test_an_index_in_shards(api: Api, smallest: Json) -> None:
     assert api.apply(partial).ok
     rule = {"name": "lost", "metric": "FiltersLost", "max": "0.5%"}
     tenants = changed(manifest, "spec.searcher", {"auth": {"secretRef": {"name": "t"}, "policies": "Required"}})
-    tenants = changed(tenants, "spec.guardrails", {"rules": [rule]})
+    recall = {"name": "found", "metric": "LiveRecall", "min": "93%"}
+    tenants = changed(tenants, "spec.guardrails", {"rules": [rule, recall]})
     assert api.apply(changed(tenants, "spec.index", {"shards": 3})).ok
     asked = changed(manifest, "spec.gate", {"k": 7, "queries": {"s3": {"bucket": "queries"}}})
     assert api.apply(changed(asked, "spec.index", {"shards": 2})).ok

@@ -332,8 +332,8 @@ DATA_PLANE = (
     Mutant(
         "whoever reaches the port of a pod without a key has its users' queries sent to an address of his",
         f"{_SEARCHER}/serve/http/internal.py",
-        "_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW, contract.MIRROR_PATH.encode()})\n",
-        "_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW})\n",
+        ", contract.MIRROR_PATH.encode(), ",
+        ", ",
         ("unit/test_internal_requests.py::test_without_a_key_nothing_goes_out_or_comes_in_of_what_users_ask",),
         "A lease names where queries go.",
     ),

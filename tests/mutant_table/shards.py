@@ -12,7 +12,7 @@ _TESTS = "unit/test_searcher_shards.py::"
 _AUTO, _CHOOSES = "unit/test_auto_shards.py::", "unit/test_searcher_auto_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
 _HOSTILE, _BOUNDS = "unit/test_searcher_router_hostile.py::", "unit/test_searcher_router_bounds.py::"
-_CANARY = "unit/test_searcher_router_canary.py::"
+_CANARY, _RECALL = "unit/test_searcher_router_canary.py::", "unit/test_searcher_router_recall.py::"
 
 SHARDS = (
     Mutant(
@@ -435,5 +435,37 @@ SHARDS = (
         "",
         (f"{_CANARY}test_a_searcher_of_a_shard_proves_its_own_part",),
         "Another FAISS, or another CPU, than the gate had.",
+    ),
+    Mutant(
+        "a stranger orders scans",
+        f"{_SEARCHER}/serve/http/internal.py",
+        ", contract.NEAREST_PATH.encode()})",
+        "})",
+        (f"{_RECALL}test_a_stranger_orders_no_scan",),
+        "Without a key anybody who reaches the port would.",
+    ),
+    Mutant(
+        "what was asked before ids were deleted is judged by what is left",
+        f"{_ROUTE}/live_recall.py",
+        "        if ages[number] > steady or None in hits:\n",
+        "        if None in hits:\n",
+        (f"{_RECALL}test_recall_is_of_the_nearest_of_all",),
+        "Rows that came back would seem to have been missed.",
+    ),
+    Mutant(
+        "recall is of the shards that scanned",
+        f"{_ROUTE}/live_recall.py",
+        "        if len(told) < len(found):\n",
+        "        if not told:\n",
+        (f"{_RECALL}test_a_shard_that_does_not_scan_loses_the_round_and_no_more",),
+        "Without the rows of a shard every answer looks better.",
+    ),
+    Mutant(
+        "scans cost shards what they like",
+        f"{_SEARCHER}/serve/evidence/nearest.py",
+        "            found = contract.NearestRows(times=error.times)\n",
+        "            found = contract.NearestRows()\n",
+        (f"{_RECALL}test_a_scan_beyond_its_budget_says_by_how_much",),
+        "Every round would be lost, and none of fewer queries follow.",
     ),
 )

@@ -466,6 +466,19 @@ def test_the_pods_of_a_shard_are_reached_by_routers_alone() -> None:
     assert len(set(selectors)) == 3
 
 
+def test_routers_measure_live_recall_and_shards_scan_for_them() -> None:
+    action, obs, of = CASES["searchers-shards"]
+    assert isinstance(action, EnsureSearchers)
+    for live, proven in ((False, False), (True, False), (True, True)):
+        made = render(replace(action, live_recall=live, merged_canary=proven), obs, of, INSTALLED)
+        pods = [one["spec"]["template"]["spec"]["containers"][0] for one in made if one["kind"] == "Deployment"]
+        texts = [one["env"][0]["value"] for one in pods]
+        *shards, router = [*map(ServeTask.model_validate_json, texts[:-1]), RouteTask.model_validate_json(texts[-1])]
+        assert {one.live_recall for one in (*shards, router)} == {live}
+        assert router.admin_ports == ((8081,) * 3 if live or proven else ())
+        assert bool(router.gate_hash) is proven
+
+
 def test_a_build_in_shards_repeats_one_of_them() -> None:
     (job,) = objects("build-job-shards")
     told = job["spec"]

@@ -431,7 +431,7 @@ def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, t
     folder.mkdir()
     leftover = folder / f"{partial_prefix(VECTORS_FILE)}0badf00d"
     leftover.write_bytes(b"half of it")
-    path = live_recall.LiveRecall(task, served.engine, (), lambda: ([], 0), lambda *_: None)._fetch()
+    path = live_recall.fetch_vectors(task, served.engine, threading.Event(), lambda *_: None)
     assert path == folder / VECTORS_FILE
     assert path.stat().st_size == served.path.stat().st_size
     assert not leftover.exists()

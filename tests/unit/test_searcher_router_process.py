@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import signal
@@ -14,10 +15,12 @@ import orjson
 import pytest
 from searcher_process import started
 from unit.test_searcher_shards import COUNT, IDENTITY, Place, small, vectors_of, write
+from waiting import until
 
+from vectorindex_searcher.artifact.manifest import encode
 from vectorindex_searcher.cli import commands, flags
 from vectorindex_searcher.cli.main import main
-from vectorindex_searcher.contract import ExitCode, Partial, RouteTask, ServeTask
+from vectorindex_searcher.contract import ExitCode, Partial, RouteTask, ServeTask, revision_key
 
 __all__ = ["small"]  # the fixture
 
@@ -53,6 +56,44 @@ def test_parts_that_were_built_are_served_and_asked_as_one(tmp_path: Path) -> No
             assert set(result["ids"]) == set(np.argsort(-(unit @ unit[row]))[:20].tolist())
         os.kill(router.process.pid, signal.SIGTERM)
         assert router.process.wait(60) == ExitCode.OK
+
+
+OFTEN = """
+from vectorindex_searcher.serve.route import live_recall
+from vectorindex_searcher.cli import main
+live_recall.ROUND_SECONDS = 0.2
+raise SystemExit(main.main())
+"""
+"""A router that judges live recall without waiting for half a minute of queries."""
+
+
+def test_pods_of_several_processes_prove_themselves_and_scan_for_routers(tmp_path: Path) -> None:
+    vectors = vectors_of(COUNT)
+    place = Place(tmp_path, write(tmp_path / "source", list(range(COUNT)), vectors), factory="Flat")
+    whole = place.all(2)
+    report = hashlib.sha256(encode(place.prove())).hexdigest()
+    gate = {"gate_hash": "g1", "report_sha256": report, "gate_of_whole": True, "live_recall": True}
+    told = {"revision": "r", "manifest_sha256": whole.manifest_sha256, "cache_dir": str(tmp_path / "cache"), **gate}
+    key = {"VECTORINDEX_INTERNAL_KEY": revision_key("k" * 32, "uid")}
+    with ExitStack() as stack:
+        shards = [ServeTask(**place.common, **told, shard=number) for number in range(2)]
+        pods = [stack.enter_context(started(one, **key, VECTORINDEX_PROCESSES="2")) for one in shards]
+        users = tuple((f"http://127.0.0.1:{pod.port()}",) for pod in pods)
+        ports = tuple(pod.port("admin port open") for pod in pods)
+        task = RouteTask(
+            identity=IDENTITY, revision="r", shards=users, gate_hash="g1", live_recall=True, admin_ports=ports
+        )
+        router = stack.enter_context(started(task, program=("-c", OFTEN), **key))
+        port = router.port()
+
+        def judged() -> dict[str, Any] | None:
+            assert post(port, {"vector": vectors[3].tolist(), "k": 5})[0] == 200
+            rounds = [line for line in router.log if line["message"] == "live recall" and line["judged"]]
+            return rounds[0] if rounds else None
+
+        assert until(judged)["recall"] == 1.0
+        proven = next(line for line in router.log if line["message"] == "merged answers to the canary queries")
+        assert (proven["recall"], proven["queries"]) == (1.0, 46)
 
 
 def options(*arguments: str) -> Any:

@@ -34,8 +34,8 @@ _REFUSED = (
     (
         "guardrails.rules",
         "!has(self.guardrails.rules) || self.guardrails.rules.all(r, !(r.metric in"
-        " ['LiveRecall', 'RerankedShare', 'AnswersMissed', 'AnswersChanged']))",
-        "routers do not measure LiveRecall, RerankedShare, AnswersMissed, AnswersChanged",
+        " ['RerankedShare', 'AnswersMissed', 'AnswersChanged']))",
+        "routers do not measure RerankedShare, AnswersMissed, AnswersChanged",
     ),
 )
 

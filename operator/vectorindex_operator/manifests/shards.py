@@ -132,5 +132,6 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Ro
         min_score=frozen.min_score,
         partial=action.live.searcher.partial or Partial.REFUSE,
         gate_hash=action.gate_hash if action.merged_canary else "",
-        admin_ports=(ADMIN_PORT,) * action.shards if action.merged_canary else (),
+        live_recall=action.live_recall,
+        admin_ports=(ADMIN_PORT,) * action.shards if action.merged_canary or action.live_recall else (),
     )

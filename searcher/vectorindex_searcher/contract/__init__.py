@@ -16,6 +16,7 @@ into a Kubernetes status as it is.
     shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
     outcomes  what was decided about revisions, kept beside the artifacts
+    nearest   what a router asks of a shard for live recall
     shards    the parts of an index                 canary    what a shard tells of it to its routers
 """
 
@@ -100,6 +101,15 @@ from .live_queries import (
     seal,
 )
 from .model import Model, Stored, inert
+from .nearest import (
+    NEAREST_BYTES,
+    NEAREST_DEPTH,
+    NEAREST_PATH,
+    NEAREST_QUERIES,
+    NEAREST_WAITING,
+    NearestQuestion,
+    NearestRows,
+)
 from .numbers import NUMBERS, number_text
 from .outcomes import OUTCOMES_WRITTEN, PROMOTED, REJECTED, Outcome, OutcomesResult, OutcomesTask
 from .packed import PACKED, pack, unpack
@@ -335,6 +345,11 @@ __all__ = [
     "MIRROR_PATH",
     "MOST_PROCESSES",
     "MOST_RERANKED",
+    "NEAREST_BYTES",
+    "NEAREST_DEPTH",
+    "NEAREST_PATH",
+    "NEAREST_QUERIES",
+    "NEAREST_WAITING",
     "NUMBERS",
     "OTHER_SEGMENT",
     "OUTCOMES_WRITTEN",
@@ -421,6 +436,8 @@ __all__ = [
     "Minimise",
     "MirrorLease",
     "Model",
+    "NearestQuestion",
+    "NearestRows",
     "Objective",
     "OnnxFolder",
     "OperatingPoint",

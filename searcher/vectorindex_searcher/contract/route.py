@@ -72,6 +72,8 @@ class RouteTask(Model):
     """Takes queries in words, and asks shards for their vectors; None: queries are vectors."""
     cache_dir: str = "/var/cache/vectorindex"
     """Where its files are kept."""
+    live_recall: bool = False
+    """Have a sample of the live queries answered again exactly by the shards, whose tasks say so, too."""
     shard: ClassVar[str] = ROUTER
     """Whom signed requests name, in place of a shard's number."""
 
@@ -79,6 +81,6 @@ class RouteTask(Model):
     def _knows_where_to_ask(self) -> RouteTask:
         if len(self.admin_ports) not in {0, len(self.shards)}:
             raise ValueError("adminPorts are of all shards, or of none")
-        if self.gate_hash and not self.admin_ports:
-            raise ValueError("a canary is asked for at the admin ports of shards: name adminPorts")
+        if (self.gate_hash or self.live_recall) and not self.admin_ports:
+            raise ValueError("canary and live recall are asked for at the admin ports of shards: name adminPorts")
         return self

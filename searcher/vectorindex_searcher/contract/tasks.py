@@ -201,6 +201,11 @@ class ServeTask(Model):
     """Whether `gate_hash` and `report_sha256` are of all shards together. False: of what is served here."""
     later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank", "shard", "gate_of_whole"})
 
+    @property
+    def judges_live(self) -> bool:
+        """Whether this searcher measures live recall itself; a shard's does what its routers ask for it."""
+        return self.live_recall and self.shard is None
+
 
 class CollectTask(Model):
     """Remove what nobody names any more of one index's artifacts.

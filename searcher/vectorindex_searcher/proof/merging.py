@@ -55,7 +55,7 @@ class Merger:
         rows, near = found.truth.rows[:, : self._k], found.truth.scores[:, : self._k]
         beyond = np.arange(near.shape[1]) >= found.truth.available[:, None]
         near = np.where(beyond, -np.inf, near)
-        widths = _widths(vectors, prepared, rows, near)
+        widths = tie_widths(vectors, prepared, rows, near)
         self._truth, self._widths = _best((self._truth, self._widths), (near, widths), self._k)
         self._available += found.truth.available
 
@@ -82,7 +82,7 @@ def _best(ours: tuple[Floats, Floats], theirs: tuple[Floats, Floats], k: int) ->
     return np.take_along_axis(first, order, 1), np.take_along_axis(second, order, 1)
 
 
-def _widths(vectors: VectorFile, prepared: npt.NDArray[np.float32], rows: Rows, scores: Floats) -> Floats:
+def tie_widths(vectors: VectorFile, prepared: npt.NDArray[np.float32], rows: Rows, scores: Floats) -> Floats:
     """[n, m]: how much lower than `scores` is still a tie; 0 where there is no row."""
     widths = np.zeros(rows.shape)
     step = max(1, _GATHER_FLOATS // max(1, rows.shape[1] * vectors.dimension))

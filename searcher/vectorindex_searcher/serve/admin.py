@@ -24,7 +24,8 @@ from .evidence.columns import ColumnsPage
 from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
-from .http.messages import Problem, Request, Response, body_too_large, json_response
+from .http.limits import Limits
+from .http.messages import Problem, Request, Response, body_too_large, json_response, overload
 from .traffic import Traffic
 
 if TYPE_CHECKING:  # most of them open FAISS, which a router has not
@@ -48,8 +49,11 @@ _PAGE = re.compile(rb"age=([0-9]{1,2})&pod=([0-9A-Fa-f:.]{2,45})")
 _CURSOR = contract.EVIDENCE_CURSOR_HEADER.lower().encode()
 _CURSOR_BYTES = 64
 _SMALL_BODY_BYTES = 64 << 10
-"""Of a request to any path but the one that takes queries of a shadow."""
-_SHADOW = contract.SHADOW_PATH.encode()
+_LARGE_BODIES = {
+    contract.SHADOW_PATH.encode(): Limits().body_bytes,
+    contract.NEAREST_PATH.encode(): contract.NEAREST_BYTES,
+}
+"""Of paths that take queries."""
 _Told = TypeVar("_Told", contract.TrafficLease, contract.PointOrder, contract.FreshOrder)
 
 
@@ -59,8 +63,9 @@ class AdminApp:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
     all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point.
-    `fresh`: None where there are no rows besides the artifact's. `canary`: what routers are told of it (ShardCanary, as
-    JSON), once there is one."""
+    `fresh`: None where there are no rows besides the artifact's. `canary`: what routers are told of it (ShardCanary,
+    as JSON), once there is one. `nearest`: takes a request of routers' live recall (contract/nearest.py) and tells what
+    was found, or None where too many wait; None where none are taken."""
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class AdminApp:
         point: PodPoint | None = None,
         fresh: FreshPort | None = None,
         canary: Callable[[], bytes | None] = lambda: None,
+        nearest: Callable[[bytes], asyncio.Future[bytes] | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Logs whether internal requests must be signed."""
@@ -93,7 +99,7 @@ class AdminApp:
         self._progress = progress
         self._internal = InternalRequests(task, settings.internal_key)
         self._internal.announce()
-        self._queries, self._canary = queries, canary
+        self._queries, self._canary, self._nearest = queries, canary, nearest
         self._source, self._point, self._fresh = source, point, fresh
         self._artifacts = Artifacts(task) if isinstance(task, contract.ServeTask) else None
         unknown = () if settings.columns_before is not None else (contract.COMPARED,)
@@ -110,6 +116,7 @@ class AdminApp:
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
             contract.CANARY_PATH.encode(): (_READ, self._tell_canary),
+            **({contract.NEAREST_PATH.encode(): ((b"POST",), self._find_nearest)} if nearest is not None else {}),
             **({contract.POINT_PATH.encode(): ((b"POST",), self._take_point)} if point is not None else {}),
             **({contract.FRESH_PATH.encode(): ((*_READ, b"POST"), self._of_fresh)} if fresh is not None else {}),
             **(shadowing.routes() if shadowing is not None else {}),
@@ -117,8 +124,9 @@ class AdminApp:
 
     def handle(self, request: Request) -> Answer:
         """Route one request, if its sender may ask for it."""
-        if len(request.body) > _SMALL_BODY_BYTES and request.path != _SHADOW:
-            raise body_too_large(len(request.body), _SMALL_BODY_BYTES, remedy="send what this path takes")
+        most = _LARGE_BODIES.get(request.path, _SMALL_BODY_BYTES)
+        if len(request.body) > most:
+            raise body_too_large(len(request.body), most, remedy="send what this path takes")
         self._internal.check(request)
         return dispatch(self._routes, request)
 
@@ -249,6 +257,17 @@ class AdminApp:
             remedy = "only a shard that was loaded with the gate of the whole has one"
             raise Problem(404, "NoCanary", "this pod knows no canary of merged answers", remedy=remedy)
         return Response(200, told)
+
+    def _find_nearest(self, request: Request) -> asyncio.Future[Response]:
+        assert self._nearest is not None
+        told = self._nearest(request.body)
+        if told is None:
+            raise overload("as many requests of routers wait for scans as may")
+
+        async def answer() -> Response:
+            return Response(200, await told)
+
+        return asyncio.get_running_loop().create_task(answer())
 
     def _lease(self, request: Request) -> Response:
         remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'

@@ -24,6 +24,7 @@ from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
 from .evidence.metrics import Gauges, SearcherMetrics
+from .evidence.nearest import NearestScans
 from .evidence.ring import EvidenceRing, LiveTally
 from .fresh import comparing, fresh_task
 from .fresh_port import FreshPort
@@ -70,6 +71,7 @@ class Server:
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._live: LiveRecall | None = None
+        self._scans: NearestScans | None = None
         self._queries: LiveQueries | None = None
         self._deletions: Deletions | None = None
         self._users: Listener | None = None
@@ -126,8 +128,9 @@ class Server:
             await admin.close()
             if self._loaded is not None:
                 self._loaded.release()
-            if self._live is not None:
-                self._live.stop()
+            for scanning in (self._live, self._scans):
+                if scanning is not None:
+                    scanning.stop()
             self._shadowing.stop()
             if self._app is not None:
                 self._app.close()
@@ -155,7 +158,22 @@ class Server:
             point=self._point,
             fresh=self._fresh_port,
             canary=lambda: self._loaded.canary if self._loaded is not None else None,
+            nearest=self._find_nearest if self._task.live_recall and self._task.shard is not None else None,
         )
+
+    def _find_nearest(self, data: bytes) -> asyncio.Future[bytes] | None:
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[bytes] = loop.create_future()
+
+        def tell(found: bytes) -> None:
+            if not told.done():
+                told.set_result(found)
+
+        def then(found: bytes) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(tell, found)
+
+        return told if self._scans is not None and self._scans.ask(data, then) else None
 
     async def _use_point(self, point: contract.ServingPoint) -> None:
         assert self._app is not None
@@ -260,9 +278,16 @@ class Server:
         """vectors.npy, which only live recall fetches."""
         return self._live.vectors if self._live is not None else None
 
+    def _note_spent(self, cpu_seconds: float) -> None:
+        """By exact scans, so far."""
+        self._gauges.live_recall_cpu_seconds = cpu_seconds
+
     def _sample_live(self, loaded: load.Loaded) -> LiveSample | None:
         """Begin to measure live recall, if the task asks for it."""
-        if not self._task.live_recall:
+        if self._task.live_recall and self._task.shard is not None:
+            self._scans = NearestScans(self._task, loaded.engine, load.noting(loaded.origins), self._note_spent)
+            self._scans.start()
+        if not self._task.judges_live:
             return None
         loop, ring, engine = asyncio.get_running_loop(), self._ring, loaded.engine
         fresh = self._freshness
@@ -274,7 +299,7 @@ class Server:
             for tally in tallies:
                 ring.record_live(tally)
             ring.live_before = next_bucket
-            self._gauges.live_recall_cpu_seconds = cpu_seconds
+            self._note_spent(cpu_seconds)
 
         def deliver(tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:
             with suppress(RuntimeError):  # the loop is closed: the process ends

@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +30,14 @@ from ...proof.exact import SLACK, Truth, exact_search, truth_among
 from ...proof.measure import measure
 from ...storage.cache import NodeCache
 from ...storage.store import Role, open_store
-from .live_sample import Sampled, smaller
+from .judged import Judged, tallies
+from .live_sample import FEWEST_QUERIES, ROUND_SECONDS, Sampled, smaller
 from .ring import LiveTally
 
 CPU_SHARE = 0.05
 """Of one core, on average over a block and the sleep after it."""
-ROUND_SECONDS = 30.0
-"""A round lasts at least this long; longer while the scan before it goes on."""
 LONGEST_SCAN_SECONDS = 450.0
 """A scan that takes longer at `CPU_SHARE` gets fewer queries: evidence must come in while it matters."""
-FEWEST_QUERIES = 64
-"""Reading the vectors for fewer queries is not worth it."""
 WIDER = 4
 """Search parameters of the stand-in: this many times the wider of the default and the conservative point."""
 NICENESS = 5
@@ -49,30 +45,6 @@ _BLOCK_BYTES = 8 << 20
 _WIDE_AT_ONCE = 4
 _RETRY_SECONDS = 60.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A sampled query's recall in [0, 1]. `wide`: against a wider search, not an exact one."""
-
-    bucket: int
-    segment: str
-    recall: float
-    overall: bool
-    wide: bool
-
-
-def tallies(judged: Sequence[Judged]) -> list[LiveTally]:
-    """Added up per bucket and segment: the event loop should not have to."""
-    found: dict[tuple[int, str], LiveTally] = {}
-    for one in judged:
-        tally = found.setdefault((one.bucket, one.segment), LiveTally(one.bucket, one.segment))
-        tally.queries += 1
-        tally.recall_sum += one.recall
-        tally.wide += one.wide
-        tally.overall_queries += one.overall
-        tally.overall_recall_sum += one.recall * one.overall
-    return list(found.values())
 
 
 class BeyondBudgetError(Exception):
@@ -261,9 +233,8 @@ class LiveRecall:
         self._stop.set()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        self.vectors = path = self._fetch()
+        be_nice()
+        self.vectors = path = fetch_vectors(self._task, self._engine, self._stop, self._note)
         if path is None:
             return
         budget = CpuBudget(CPU_SHARE, self._stop.wait)
@@ -293,20 +264,27 @@ class LiveRecall:
         }
         _log.info("live recall", extra=facts)
 
-    def _fetch(self) -> Path | None:
-        """vectors.npy, verified; None when the process ends first. Users are served meanwhile."""
-        manifest, root = self._engine.manifest, Path(self._task.cache_dir)
-        cache = NodeCache(root)
-        while not self._stop.is_set():
-            try:
-                store = open_store(self._task.artifacts, Role.ARTIFACTS)
-                layout = Layout(store.prefix, self._task.identity, self._task.shard)
-                # Alone: searchers that share the cache fetch it once, and what a killed one has left goes.
-                with cache.fetching(cache_name(manifest)):
-                    return download_verified(store, layout, manifest, root, (VECTORS_FILE,), self._note) / VECTORS_FILE
-            except (TaskError, OSError) as failed:
-                error = failed if isinstance(failed, TaskError) else cache_error(failed, root, 0)
-                facts = {"reason": error.reason, "failure": str(error), "retrySeconds": _RETRY_SECONDS}
-                _log.warning("vectors for live recall are not there", extra=facts)
-                self._stop.wait(_RETRY_SECONDS)
-        return None
+
+def be_nice() -> None:
+    """Users' searches go before this thread."""
+    with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def fetch_vectors(task: contract.ServeTask, engine: Engine, stop: threading.Event, note: Note) -> Path | None:
+    """vectors.npy, verified; None when the process ends first. Users are served meanwhile."""
+    manifest, root = engine.manifest, Path(task.cache_dir)
+    cache = NodeCache(root)
+    while not stop.is_set():
+        try:
+            store = open_store(task.artifacts, Role.ARTIFACTS)
+            layout = Layout(store.prefix, task.identity, task.shard)
+            # Alone: searchers that share the cache fetch it once, and what a killed one has left goes.
+            with cache.fetching(cache_name(manifest)):
+                return download_verified(store, layout, manifest, root, (VECTORS_FILE,), note) / VECTORS_FILE
+        except (TaskError, OSError) as failed:
+            error = failed if isinstance(failed, TaskError) else cache_error(failed, root, 0)
+            facts = {"reason": error.reason, "failure": str(error), "retrySeconds": _RETRY_SECONDS}
+            _log.warning("vectors for live recall are not there", extra=facts)
+            stop.wait(_RETRY_SECONDS)
+    return None

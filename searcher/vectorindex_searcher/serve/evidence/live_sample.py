@@ -14,13 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ... import contract
-from ...index.selection.rowset import RowSet
 
+if TYPE_CHECKING:  # it opens FAISS, which a router has not
+    from ...index.selection.rowset import RowSet
+
+ROUND_SECONDS = 30.0
+"""A round lasts at least this long; longer while the scan before it goes on."""
+FEWEST_QUERIES = 64
+"""Reading the vectors for fewer queries is not worth it."""
 CAPACITY = 1000
 """Queries in a sample, all segments together."""
 DEPTH = 100
@@ -36,8 +43,9 @@ class Sampled:
     segment: str
     vector: npt.NDArray[np.float32]
     """[dimension], as the user gave it."""
-    rows: npt.NDArray[np.int64]
-    """Its answers, best first, at most DEPTH; -1 where the index found none. Its length is the k that is judged."""
+    rows: npt.NDArray[Any]
+    """Its answers, best first, at most DEPTH: rows, -1 where the index found none; of a router ids, None where there
+    is none. Its length is the k that is judged."""
     draw: float
     """Uniform in [0, 1): the smaller ones of a sample are a smaller uniform sample."""
     overall: bool = False
@@ -78,13 +86,19 @@ class LiveSample:
 
     def offer(self, segment: str, vectors: npt.NDArray[np.float32], k: int, rows: npt.NDArray[np.int64]) -> None:
         """Consider the queries of one request: vectors float32 [n, dimension], answers rows int64 [n, k]."""
+        self.offer_each(segment, vectors, lambda number: rows[number, : min(k, DEPTH)])
+
+    def offer_each(
+        self, segment: str, vectors: npt.NDArray[np.float32], answers: Callable[[int], npt.NDArray[Any]]
+    ) -> None:
+        """As `offer`; the answers to a query are asked for where it is drawn."""
         limit = self._limits.get(segment, 0.0)
         draws = [random.random()] if len(vectors) == 1 else np.random.random(len(vectors)).tolist()  # noqa: S311
         for number, draw in enumerate(draws):
             if draw < limit:
-                self._take(segment, vectors[number], rows[number, : min(k, DEPTH)], draw)
+                self._take(segment, vectors[number], answers(number), draw)
 
-    def _take(self, segment: str, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], draw: float) -> None:
+    def _take(self, segment: str, vector: npt.NDArray[np.float32], rows: npt.NDArray[Any], draw: float) -> None:
         live = self._live()
         if live is not None and not live.holds(rows[rows >= 0]).all():
             return  # answered before these ids were deleted

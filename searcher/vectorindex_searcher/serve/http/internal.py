@@ -17,7 +17,7 @@ PUBLIC_PATHS = frozenset({b"/livez", b"/readyz", b"/metrics"})
 """Of the admin port, for whoever reaches it. A path that is not named here is internal: none is public by mistake."""
 _LIVE_QUERIES = contract.LIVE_QUERIES_PATH.encode()
 _SHADOW = contract.SHADOW_PATH.encode()
-_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW, contract.MIRROR_PATH.encode()})
+_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW, contract.MIRROR_PATH.encode(), contract.NEAREST_PATH.encode()})
 """What users ask goes this way, or where a lease says: never without a key, or whoever reaches the port had it."""
 _TARGET = contract.TARGET_HEADER.lower().encode()
 _SIGNATURE = contract.SIGNATURE_HEADER.lower().encode()

@@ -10,6 +10,7 @@ merge     the best of all parts, written as a searcher writes
 facts     what the shards say of themselves, and whether they are one index
 router    a request to all shards
 canary    whether merged answers are what the gate measured, before anybody gets one
+live_recall  what users got against the nearest rows of all shards, on a sample
 admin_ports  what is asked of shards besides searches, signed
 app       the user port
 server    the life of a router

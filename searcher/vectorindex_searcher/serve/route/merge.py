@@ -7,7 +7,7 @@ order stays. The same parts always give the same answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,13 +86,16 @@ def answer(
     missing: Sequence[int] = (),
     fault: bool = False,
     encoding: Encoding | None = None,
+    offer: Callable[[Sequence[Line]], None] | None = None,
 ) -> Response:
     """What the client gets, and what of it is evidence. `parts`: of the shards that answered, at least one; `missing`:
-    numbers of the others; `fault`: whether one is at fault; `encoding`: None where it came with vectors. Raises Problem
-    400 where it becomes too long, 503."""
+    numbers of the others; `fault`: whether one is at fault; `encoding`: None where it came with vectors; `offer`: is
+    shown the hits before `minScore`. Raises Problem 400 where it becomes too long, 503."""
     text = isinstance(parts[0].ids, Texts)
     lines = [merged(parts, number, plan.k) for number in range(outcome.queries)]
     outcome.top_scores = [float(line.scores[0]) for line in lines if len(line.scores)]
+    if offer is not None:
+        offer(lines)
     bound = plan.min_score
     if bound is not None:
         lines = [line.first(int(np.count_nonzero(line.scores >= bound))) for line in lines]

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ... import contract
 from ..evidence.feedback import QueryIds
@@ -20,7 +21,7 @@ from ..search.vectors import Vectors
 from ..search.work import Work, WorkBudget
 from .ask import Ask, Reason
 from .link import Reply
-from .merge import answer
+from .merge import Line, answer
 from .parts import Part
 from .pods import Shard
 from .reading import Reading
@@ -56,6 +57,8 @@ class Router:
         self.text, self.partial = text, partial
         self.budget = WorkBudget()
         self.under_way = 0
+        self.offer: Callable[[Sent, Sequence[Line]], None] | None = None
+        """Is shown what users get of all shards, on any thread; None: nobody looks."""
 
     def ask(
         self,
@@ -280,6 +283,7 @@ class Scatter(Deferred):
                 missing=numbers,
                 fault=self._at_fault(set(missing.values())),
                 encoding=self._encoding,
+                offer=None if numbers or router.offer is None else partial(router.offer, self._sent),
             )
 
     def _at_fault(self, reasons: set[Reason]) -> bool:

@@ -24,6 +24,7 @@ from ..admin import AdminApp
 from ..background import on_thread
 from ..drain import drain, told_to_end
 from ..evidence.feedback import Feedback
+from ..evidence.live_sample import LiveSample
 from ..evidence.metrics import Gauges, SearcherMetrics
 from ..evidence.recorder import Outcome
 from ..evidence.ring import EvidenceRing
@@ -44,6 +45,7 @@ from .app import NOWHERE, RouterApp, any_vector
 from .canary import prove
 from .facts import Facts
 from .link import Room
+from .live_recall import MergedRecall, offer
 from .pods import LOOK_SECONDS, Shard
 from .reading import Reading
 from .router import SHARD_SECONDS, Router
@@ -107,6 +109,8 @@ class Server:
         self.users: int | None = None
         self._spans: Spans | None = None
         self._span_counts: Counter[str] = Counter()
+        self._begun: list[asyncio.Task[None]] = []
+        """What goes on to the end."""
         self._user_limits = limits.Limits()
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
 
@@ -126,7 +130,7 @@ class Server:
         _log.info("admin port open", extra={"port": self.admin, "revision": self._task.revision})
         mounted: list[Mounted] = [self._token]
         mounted += [one for one in (self._tokens, self._policies, self._certificate) if one is not None]
-        begun = [loop.create_task(watch(mounted)), loop.create_task(self._look())]
+        self._begun += [loop.create_task(watch(mounted)), loop.create_task(self._look())]
         starting = loop.create_task(self._start(admin, probes))
         try:
             await asyncio.wait((starting, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -137,9 +141,9 @@ class Server:
             if self._users is not None:
                 await drain(self._users, grace, self._settings.drain_seconds)
         finally:
-            for task in (starting, *begun):
+            for task in (starting, *self._begun):
                 task.cancel()
-            await asyncio.gather(starting, *begun, return_exceptions=True)
+            await asyncio.gather(starting, *self._begun, return_exceptions=True)
             await admin.close()
             for shard in self.shards:
                 shard.close()
@@ -175,10 +179,15 @@ class Server:
         plan = Planner(schema, lambda *_: NOWHERE).plan({"k": 1}, binary=True)
         while not await self._answer(router, plan, schema.dimension):
             await asyncio.sleep(FIRST_LOOK_SECONDS)
+        ports = AdminPorts(self._task, revision, self._settings.internal_key, self.room)
         if self._task.gate_hash:
-            ports = AdminPorts(self._task, revision, self._settings.internal_key, self.room)
             self._gauges.canary_recall = await prove(self.shards, ports, self._task.gate_hash, self._tell)
         encoder = await self._open_encoder(schema.dimension)
+        if self._task.live_recall:
+            sample = LiveSample(self._task.segments)
+            router.offer = partial(offer, sample)
+            judging = MergedRecall(self.shards, ports, sample, self._ring, self._executor)
+            self._begun.append(asyncio.get_running_loop().create_task(judging.run()))
         app = self._app = RouterApp(
             whole,
             router,

@@ -42,6 +42,7 @@ from .channel import Channel
 from .family import Family
 from .fresh import FrontFresh
 from .memory import read
+from .scans import FrontScans
 from .shadowing import PodShadows
 from .traffic import SharedTraffic
 
@@ -112,6 +113,7 @@ class Front:
         self._reports = 0
         self._queries: LiveQueries | None = None
         self._canary: bytes | None = None
+        self._scans = FrontScans(control.send)
         self._background: list[asyncio.Task[None]] = []
         self._rows_known: Mapping[str, object] = {}
         """Their number, and the fingerprint of what is deleted."""
@@ -178,6 +180,7 @@ class Front:
             point=self._point,
             fresh=self._fresh.port if self._fresh is not None else None,
             canary=lambda: self._canary,
+            nearest=self._scans.ask if self._task.live_recall and self._task.shard is not None else None,
         )
 
     async def _use_point(self, point: contract.ServingPoint) -> None:
@@ -194,7 +197,7 @@ class Front:
             case "loaded":
                 self._facts, self._expected = message["facts"], message["workers"]
                 self._points = tuple(map(contract.ServingPoint, message["points"]))
-                if self._task.live_recall:
+                if self._task.judges_live:
                     self._ring.live_before = int(time.time()) // contract.BUCKET_SECONDS
                 if self._settings.live_queries:
                     key, dimension = self._settings.internal_key, message["facts"]["dimension"]
@@ -203,6 +206,8 @@ class Front:
             case "gauges":
                 for name, value in message["gauges"].items():
                     setattr(self._gauges, name, value)
+            case "nearest":
+                self._scans.hear(message["number"], descriptor)
             case "canary":
                 self._canary = read(descriptor)
             case "rows":

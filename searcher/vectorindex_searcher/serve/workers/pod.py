@@ -28,6 +28,7 @@ from ...errors import TaskError
 from ...index.selection.rowset import RowSet
 from .. import load
 from ..evidence.metrics import Gauges
+from ..evidence.nearest import NearestScans
 from ..fresh import comparing, fresh_task
 from ..http import limits
 from ..http.auth import Tokens
@@ -40,9 +41,10 @@ from .board import Board
 from .channel import Channel
 from .fresh import PodFresh
 from .front import Front
-from .memory import descriptor_of, written
+from .memory import descriptor_of, read
 from .rates import SharedRates
 from .recall import PodRecall
+from .scans import give
 from .sending import PodSender
 from .system import check_system
 from .worker import Worker, WorkerParts
@@ -77,6 +79,7 @@ class Pod:
         self._loaded: load.Loaded | None = None
         self._gauges = Gauges()
         self._recall: PodRecall | None = None
+        self._scans: NearestScans | None = None
         self._sender: PodSender | None = None
         self._deletions: Deletions | None = None
         self._fresh: PodFresh | None = None
@@ -160,9 +163,7 @@ class Pod:
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded), "points": self._points(loaded)})
         if loaded.canary is not None:
-            descriptor = written((loaded.canary,))
-            self._tell({"do": "canary"}, descriptor)
-            os.close(descriptor)
+            give(self._tell, {"do": "canary"}, loaded.canary)
         loaded.rest()
         for number in range(count):
             fronts, workers = Channel.pair()
@@ -178,8 +179,11 @@ class Pod:
             fronts.close()
         loaded.keep()
         self._recall = recall = PodRecall(self._task, loaded, self._live(), self._tell)
-        if self._task.live_recall:
+        if self._task.judges_live:
             recall.start(count)
+        elif self._task.live_recall:
+            self._scans = NearestScans(self._task, loaded.engine, recall.note_origin, self._note_spent)
+            self._scans.start()
         differ = self._deletions.look_again if self._deletions is not None else lambda: None
         self._sender = PodSender(self._task, loaded.engine, lambda: recall.vectors, differ, self._tell)
         if self._deletions is not None and self._task.tombstone_poll_seconds:
@@ -226,6 +230,10 @@ class Pod:
             "tombstones_checked": self._gauges.tombstones_checked,
             "tombstone_errors": self._gauges.tombstone_errors,
         }
+
+    def _note_spent(self, cpu_seconds: float) -> None:
+        """By exact scans, so far."""
+        self._tell({"do": "gauges", "gauges": {"live_recall_cpu_seconds": cpu_seconds}})
 
     def _points(self, loaded: load.Loaded) -> list[str]:
         """The operating points that each worker has."""
@@ -336,6 +344,8 @@ class Pod:
             case "failed":
                 self._ending = True
                 self._failure = _failed(message)
+            case "nearest":
+                self._scan(message["number"], read(descriptor))
             case "sample" if self._recall is not None:
                 self._recall.add_sample(message, descriptor)
             case "fresh" if self._fresh is not None and self._recall is not None:
@@ -344,6 +354,15 @@ class Pod:
                 self._sender.hear(message, descriptor)
             case _:
                 raise ValueError(message)
+
+    def _scan(self, number: int, data: bytes) -> None:
+        """What a router asked for live recall."""
+
+        def then(found: bytes) -> None:
+            give(self._tell, {"do": "nearest", "number": number}, found)
+
+        if self._scans is None or not self._scans.ask(data, then):
+            then(b"")
 
     def _reap(self) -> None:
         """Children that ended."""

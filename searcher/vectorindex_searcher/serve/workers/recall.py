@@ -42,11 +42,11 @@ class PodRecall:
         self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS, self._task.segments)
         points = list(self._loaded.points.params.values()) if self._loaded.points else []
         self._live = LiveRecall(
-            self._task, self._loaded.engine, points, self._take_sample, self._deliver, self._note_origin
+            self._task, self._loaded.engine, points, self._take_sample, self._deliver, self.note_origin
         )
         self._live.start()
 
-    def _note_origin(self, fetched: int, found: int) -> None:
+    def note_origin(self, fetched: int, found: int) -> None:
         """Bytes of vectors.npy, by where they came from."""
         noting(self._loaded.origins)(fetched, found)
         self._tell({"do": "gauges", "gauges": {"origins": self._loaded.origins}})

@@ -100,7 +100,7 @@ class Worker:
         self._queries = self._keep_queries()
         engine = parts.loaded.engine
         self._fresh = fresh = WorkerFresh(engine, parts.fresh, lambda: self._channel.send({"say": "lost fresh"}))
-        self._live = LiveSample(parts.task.segments, live=fresh.live) if parts.task.live_recall else None
+        self._live = LiveSample(parts.task.segments, live=fresh.live) if parts.task.judges_live else None
         part = Part(self._number, parts.count)
         self._shadows = WorkerShadows(
             parts.task, engine, part, parts.rates.rates, lambda: self._deleted, self._channel.send
