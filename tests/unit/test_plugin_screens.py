@@ -46,6 +46,17 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Say:
     return run_at
 
 
+def test_how_many_shards_auto_came_to_is_shown(say: Say) -> None:
+    cluster = Recorded.at("at_rest")
+    for one in cluster.objects:
+        if one["kind"] == "VectorIndexRevision":
+            one["spec"] |= {"indexSpec": one["spec"]["indexSpec"] | {"shards": "Auto"}, "memoryPerShard": "1Gi"}
+            one["status"]["build"]["shards"] = 5
+    assert ", 5 shards, 10,000 rows" in " ".join(say(cluster, "get", "products")[1].split())
+    told = json.loads(say(cluster, "get", "products", output="json")[1])
+    assert {one["shards"] for one in told["revisions"]} == {5}
+
+
 @pytest.mark.parametrize("width", [60, 140])
 @pytest.mark.parametrize("moment", NAMES)
 def test_the_screens_of_a_moment(say: Say, moment: str, width: int) -> None:

@@ -58,7 +58,7 @@ RULES = (
     ),
     CelRule(
         "!has(self.searcher) || !has(self.searcher.memoryPerShard)"
-        " || (has(self.index.shards) && self.index.shards == 'Auto')",
+        " || (has(self.index.shards) && type(self.index.shards) != int)",
         "searcher.memoryPerShard needs index.shards Auto: otherwise nothing goes by it",
         ".searcher.memoryPerShard",
     ),

@@ -46,7 +46,7 @@ def _values(view: RevisionView) -> dict[_Key, str]:
 def _made_of(view: RevisionView) -> Iterator[tuple[_Key, str]]:
     frozen = view.spec
     wire = frozen.wire()
-    for field in ("indexSpec", "embedding", "columns", "segments", "minScore", "artifacts"):
+    for field in ("indexSpec", "memoryPerShard", "embedding", "columns", "segments", "minScore", "artifacts"):
         name = "index" if field == "indexSpec" else field
         yield from ((("spec", path), text) for path, text in _flat(name, wire.get(field)))
     yield from ((("spec", path), text) for path, text in _flat("searcher.pod", frozen.served_as().pod.wire()))
@@ -74,6 +74,8 @@ def _came_of(view: RevisionView) -> Iterator[tuple[_Key, str]]:
     if build is not None:
         yield ("data", "rows"), f"{build.count:,}"
         yield ("result", "factory"), build.factory
+        if shards := view.spec.shards(build):
+            yield ("result", "shards"), str(shards)
         yield ("result", "index on disk"), size(build.index_bytes)
         yield ("result", "memory of a searcher"), size(build.resident_bytes)
         yield ("result", "built on"), build.device

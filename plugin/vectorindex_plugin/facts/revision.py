@@ -124,6 +124,8 @@ class RevisionFacts:
     guardrails: tuple[GuardrailFacts, ...]
     paused: bool
     created_at: str
+    shards: int | None = None
+    """In how many parts it was built, each with pods of its own: sizes in memory are of one. None: in one."""
     share: int | None = None
     """Percent of what comes through a gateway, while a canary's steps go on."""
 
@@ -150,6 +152,7 @@ class RevisionFacts:
             guardrails=_guardrails(status.rollout),
             paused=status.pause is not None and not status.pause.resumed,
             created_at=to_text(view.created_at),
+            shards=view.spec.shards(build) or None,
             share=seen.obs.route.weights.get(view.name) if status.phase == Phase.SHIFTING else None,
         )
 

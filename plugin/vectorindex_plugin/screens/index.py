@@ -64,7 +64,7 @@ def _facts(one: RevisionFacts) -> Iterator[str]:
         yield one.message
     if one.recall is not None:
         yield recall(one.recall)
-    parts = [one.factory]
+    parts = [one.factory, *([f"{one.shards} shards"] if one.shards else [])]
     if one.rows is not None:
         parts.append(f"{one.rows:,} rows")
     if one.p95_ms is not None:

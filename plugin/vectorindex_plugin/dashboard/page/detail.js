@@ -79,7 +79,7 @@ function strip(last) {
   const one = index.revisions.find((each) => each.name === index.serving) ?? index.revisions[0];
   const recall = one?.recall;
   const cells = [
-    ["Serving", h("span", { class: "mono" }, index.serving ? short(index.serving) : "nothing"), one?.factory],
+    ["Serving", h("span", { class: "mono" }, index.serving ? short(index.serving) : "nothing"), one?.shards ? `${one.factory}, ${one.shards} shards` : one?.factory],
     ["Recall", recall ? share(recall.recall) : "–", recall && `at least ${share(recall.low)}, ${count(recall.queries)} queries`],
     ["P95", one?.p95Ms !== undefined ? `${digits(one.p95Ms)} ms` : "–", "as the gate measured"],
     ["Rows", index.rows !== undefined ? count(index.rows) : "–", source && h("span", {}, `${count(source.objects)} objects, ${size(source.bytes)}, listed `, ago(source.at))],
