@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from dataset_files import lines, write_parquet
 from vectorindex_searcher.artifact.fresh import Refusal, Snapshot, publish
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import (
     BuildTask,
     Columns,
     Embedding,
+    ExitCode,
     Identity,
     IndexSpec,
     Location,
@@ -176,6 +180,35 @@ def test_what_searchers_alone_can_see_is_left_out_by_their_word(root: Path) -> N
     path = root / "built/n/docs/fresh" / Path(layout.fresh(3)).name
     path.write_text("{")
     assert listed().fresh == 5, "a damaged snapshot holds no build up"
+
+
+@pytest.fixture
+def typed(root: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """What `resolve` or `build` of a person answers, of the same folders."""
+
+    def run(verb: str, *flags: str, code: int = 0) -> dict[str, Any]:
+        places = ("--source", str(root / "rows"), "--out", str(root / "built"), "--metadata", "of", "--metric", "L2")
+        capsys.readouterr()
+        assert main([verb, *places, *flags]) == code
+        found: dict[str, Any] = json.loads(capsys.readouterr().out or "{}")
+        return found
+
+    return run
+
+
+def test_by_hand_a_build_takes_in_the_same(root: Path, typed: Callable[..., dict[str, Any]]) -> None:
+    put(root / "fresh/1.jsonl", [7, 100], "fresh", 1)
+    flags = ("--fresh", str(root / "fresh"))
+    listing = typed("resolve", *flags)
+    assert (listing["rows"], listing["fresh"]) == (100, 1)
+    assert "fresh" not in typed("resolve")
+    one, other = typed("build", "--factory", "Flat"), typed("build", "--factory", "Flat", *flags)
+    assert (one["count"], other["count"]) == (100, 101)
+    assert one["digest"] != other["digest"]
+    (found,) = (root / "built/local/index" / other["digest"]).rglob("metadata.arrow")
+    assert pa.ipc.open_file(found).read_all().column("of").to_pylist().count("fresh") == 2
+    for more in (("--text-column", "of"), ("--import-index", "a")):
+        typed("build", *flags, *more, code=ExitCode.BAD_SPEC)
 
 
 def test_deleted_ids_are_left_out_of_both(root: Path) -> None:

@@ -123,7 +123,10 @@ def read_source(task: BuildTask, artifacts: Store, layout: Layout) -> tuple[Sour
         raise BadSpec("NoVectors", message, field="spec.source.columns.vector", remedy=remedy)
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
-    source = open_source(source_store, listing, task.columns, task.embedding).with_fresh(listing.fresh or ())
+    source = open_source(source_store, listing, task.columns, task.embedding)
+    if task.fresh is not None:
+        source = replace(source, fresh_store=open_store(task.fresh, Role.FRESH))
+    source = source.with_fresh(listing.fresh or ())
     # What is in an index that was built elsewhere stays in it: searchers hide what is deleted.
     deleted = None if task.index.imported else task.tombstones
     tombstones = current_tombstones(deleted, task.columns.id, source.id_type)

@@ -70,7 +70,20 @@ def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
         artifacts=places.location(options, "out"),
         tombstones=places.tombstones(options),
         queries=places.queries(options),
+        fresh=_taken_in(options),
     )
+
+
+def _taken_in(options: argparse.Namespace) -> Location | None:
+    """Where fresh rows are that a build takes in. Raises BadSpec beside what the spec refuses as well."""
+    if getattr(options, "fresh", None) is None:
+        return None
+    for flag in ("text_column", "import_index"):
+        if getattr(options, flag, None):
+            name = f"--{flag.replace('_', '-')}"
+            remedy = "Write vectors, and have the index built from them."
+            raise BadSpec("BadFlag", f"--fresh and {name} do not go together", field="--fresh", remedy=remedy)
+    return places.fresh(options)
 
 
 def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
@@ -154,6 +167,8 @@ def _build_task(options: argparse.Namespace, shards: Sequence[int | str]) -> Bui
     task = BuildTask(
         identity=resolving.identity,
         digest=options.digest or "-",
+        fingerprint=_listed_with_fresh(resolving),
+        fresh=resolving.fresh,
         source=resolving.source,
         columns=resolving.columns,
         embedding=resolving.embedding,
@@ -165,6 +180,15 @@ def _build_task(options: argparse.Namespace, shards: Sequence[int | str]) -> Bui
         encoder=models.row_encoder(options),
     )
     return task if options.digest else task.model_copy(update={"digest": _digest(task, shards)})
+
+
+def _listed_with_fresh(resolving: ResolveTask) -> str:
+    """Fingerprint of the listing that names the fresh files that go in; empty: there are none to list."""
+    if resolving.fresh is None:
+        return ""
+    from ..dataset.resolve import resolve
+
+    return resolve(resolving).fingerprint
 
 
 def _imported(options: argparse.Namespace) -> ImportedIndex | None:
@@ -193,7 +217,7 @@ def _digest(task: BuildTask, shards: Sequence[int | str]) -> str:
     from ..dataset.places import no_data
 
     facts = [
-        _fingerprint(task.source, Role.SOURCE, no_data(task)),
+        task.fingerprint or _fingerprint(task.source, Role.SOURCE, no_data(task)),
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
         *shards,

@@ -57,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
         ("resolve", "List a source, fingerprint it, read its headers."),
         ("build", "Build an index and publish it as a verified artifact."),
     ):
-        _source_flags(verb(name, text), building=name == "build")
+        listing = verb(name, text)
+        _source_flags(listing, building=name == "build")
+        text = "where fresh rows are, which are taken in as the next build of a cluster would"
+        listing.add_argument("--fresh", metavar="PLACE", help=text)
     _shard_flags(verb("partition", "Plan a sharded index, and lay the rows of each shard ready for `build --shard`."))
     _publish_flags(verb("publish", "Check that every shard is built, and publish the whole."))
     _validate_flags(verb("validate", "Measure recall of a built index against exact search."))

@@ -79,7 +79,9 @@ class BuildTask(Model):
     """What encodes the texts of `columns.text`; None: rows have vectors."""
     shard: Shard | None = None
     """Build this part of the rows that `partition` has laid ready. None: build all rows of the source."""
-    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster", "shard"})
+    fresh: Location | None = None
+    """Where the listing's files of fresh rows are; None: in the source's own store, as in a bucket."""
+    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster", "shard", "fresh"})
 
 
 class PartitionTask(BuildTask):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ..artifact.fresh import Snapshot
 from ..contract import FRESH_FILE_BYTES, SEEN_BY_SEARCHERS, ExitCode, Location
@@ -40,6 +41,7 @@ def absorbed(place: Location | None, source: Source, said: Snapshot | None) -> t
     listed = list_all(store)
     refuse_tables(store, (item.key for item in listed), above=False)
     rows = [item for item in listed if is_data(item.key, store.prefix, ("",))]
+    source = replace(source, fresh_store=store)
     taken = [item for item in _passed(store, rows, said) if _is_taken(store, item, source)]
     ordered = sorted(taken, key=lambda item: (item.modified, item.key))
     return tuple(FreshObject(key=i.key, size=i.size, etag=i.etag, stored_at=i.modified) for i in ordered)
@@ -81,7 +83,7 @@ def _check(item: ObjectInfo, source: Source) -> None:
     if len(whole.objects) == len(source.objects) or item.size > FRESH_FILE_BYTES:
         return  # no rows; or so large that no searcher reads it, and the build says what is wrong with it
     keeper, (_, header) = Keeper(whole.metadata), whole.objects[-1]
-    for block in format_of(item.key).blocks(source.store, file, source.columns, header):
+    for block in format_of(item.key).blocks(source.store_of(file), file, source.columns, header):
         check_vectors(block, source.embedding.metric)
         if len(whole.metadata):
             keeper.keep(block.metadata, item.key, block.first_row)

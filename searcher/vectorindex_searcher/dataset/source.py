@@ -50,6 +50,8 @@ class Source:
     gone: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Row numbers of the whole source, rising, that are left out (deleted ids, rows that fresh ones replace); `rows`
     does not count them."""
+    fresh_store: Store | None = None
+    """That files of fresh rows are read from; None: `store`."""
 
     def locate(self, row: int) -> tuple[str, int]:
         """Object and row within it of one of the `rows`."""
@@ -70,7 +72,7 @@ class Source:
     def _blocks(self) -> Iterator[Block]:
         row, keeper = 0, Keeper(self.metadata)
         for item, header in self.objects:
-            for block in format_of(item.key).blocks(self.store, item, self.columns, header):
+            for block in format_of(item.key).blocks(self.store_of(item), item, self.columns, header):
                 if block.texts is None and not self.columns.bare:
                     check_vectors(block, self.embedding.metric)
                 count = len(block.vectors)
@@ -100,8 +102,14 @@ class Source:
             if read is None or header.id_type is None:
                 yield pa.array(np.arange(row, row + header.rows))
             else:
-                yield from read(self.store, item, self.columns.id)
+                yield from read(self.store_of(item), item, self.columns.id)
             row += header.rows
+
+    def store_of(self, item: ListedObject) -> Store:
+        """Where an object is read."""
+        if self.fresh_store is not None and isinstance(item, FreshObject):
+            return self.fresh_store
+        return self.store
 
     def with_fresh(self, files: Sequence[FreshObject]) -> Source:
         """The source with the rows of these files, the oldest first, behind its own. Of rows with one id the last one
@@ -128,7 +136,7 @@ class Source:
 
     def _fresh_header(self, item: FreshObject) -> Header | None:
         """Raises BadData where it does not agree with the source."""
-        header = format_of(item.key).header(self.store, item, self.columns)
+        header = format_of(item.key).header(self.store_of(item), item, self.columns)
         if header is not None:
             check_claims(item, header.rows, header.dimension)
             first_item, first = self.objects[0]
