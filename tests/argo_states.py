@@ -53,6 +53,12 @@ def build_failed(w: World) -> Script:
     yield 60.0
 
 
+def queued(w: World) -> Script:
+    w.apply(build__queueName="ml")
+    yield phase(w, "A", "Building")
+    yield 60.0
+
+
 def built_again_later(w: World) -> Script:
     set_quality(w, "A", Quality(build_exits=(137,) * 6))
     w.apply()
@@ -124,6 +130,7 @@ STATES = {
         State(nobody_looked, "Progressing", "Current"),  # for the moment that the operator takes to see it
         State(edited_just_now, "Progressing", "InProgress"),
         State(moments.building, "Progressing", "InProgress"),
+        State(queued, "Progressing", "InProgress"),
         State(built_again_later, "Progressing", "InProgress"),
         State(moments.shadowing, "Progressing", "InProgress"),
         State(moments.shifting, "Progressing", "InProgress"),

@@ -14,6 +14,8 @@ from layers import CHECKOUT, program
 LAYER = "apiserver"
 GATEWAY_API = Path(__file__).parent / "gateway-api"
 """CRDs of the Gateway API as they are published (each file says of which release)."""
+KUEUE = Path(__file__).parent / "kueue"
+"""The CRD of Kueue's Workloads, without its schema of a whole megabyte."""
 _ran: dict[str, str] = {}
 _numbers = itertools.count(1)
 
@@ -22,7 +24,7 @@ _numbers = itertools.count(1)
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     plane = ControlPlane(program(LAYER, "kubernetes"), tmp_path_factory.mktemp("control-plane"))
     with plane.running() as api:
-        api.install([*(CHECKOUT / "crds").glob("*.yaml"), *GATEWAY_API.glob("*.yaml")])
+        api.install([*(CHECKOUT / "crds").glob("*.yaml"), *GATEWAY_API.glob("*.yaml"), *KUEUE.glob("*.yaml")])
         _ran["on"] = f"kube-apiserver {plane.version} with a real etcd"
         yield plane
 

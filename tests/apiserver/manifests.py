@@ -53,6 +53,7 @@ FULL_SPEC: Json = {
         "gpu": {"resource": "amd.com/gpu", "count": 2},
         "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}},
         "timeout": "4h",
+        "queueName": "ml-batch",
         "retries": 0,
         "pod": {
             "nodeSelector": {"disk": "ssd"},

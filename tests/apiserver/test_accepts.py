@@ -219,6 +219,13 @@ def test_an_index_in_shards(api: Api, smallest: Json) -> None:
     assert api.apply(changed(asked, "spec.index", {"shards": 2})).ok
 
 
+def test_a_queue_of_jobs(api: Api, smallest: Json) -> None:
+    answer = api.apply(changed(smallest, "spec.build", {"queueName": "ml-batch"}))
+    assert answer.ok, answer.message
+    assert VectorIndexSpec.model_validate(answer.body["spec"]).build.queue_name == "ml-batch"
+    assert api.apply(changed(smallest, "spec.build", {"queueName": "q" * 63})).ok
+
+
 def test_an_empty_embedding_may_be_filled_in_once(api: Api, smallest: Json) -> None:
     assert api.apply(smallest).ok
     answer = api.apply(changed(smallest, "spec.embedding", {"model": "m", "version": "2", "dimension": 8}))

@@ -604,6 +604,10 @@ def mounted(path: str) -> Json:
         ("spec.searcher.memoryPerShard", "much", "spec.searcher.memoryPerShard", "should match"),
         ("spec.searcher.partial", "Allow", "spec.searcher.partial", "needs index.shards"),
         ("spec.searcher.partial", "Maybe", "spec.searcher.partial", "supported values"),
+        ("spec.build.queueName", "", "spec.build.queueName", "should match"),
+        ("spec.build.queueName", "Team A", "spec.build.queueName", "should match"),
+        ("spec.build.queueName", "a.b", "spec.build.queueName", "should match"),
+        ("spec.build.queueName", "q" * 64, "spec.build.queueName", "Too long"),
         ("spec.build.parallelism", 0, "spec.build.parallelism", "greater than or equal to 1"),
         # names
         ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),

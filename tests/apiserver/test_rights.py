@@ -77,7 +77,7 @@ ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
 SPACE, NAME = "team-a", "docs"
 SOON = 120.0
-ROUTES = "routes.enabled=true"
+OPTIONAL = ("routes.enabled=true", "kueue.enabled=true")
 """Of the chart: the only rights that are off by default."""
 LEASE: Json = {
     "apiVersion": "coordination.k8s.io/v1",
@@ -206,6 +206,7 @@ def act_out_every_action(actor: Actor) -> None:
         actor.act(planned(seen(of), CreateRevision))
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
+    queue(actor)
     shards(actor)
     actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
     actor.act(planned(seen(of, a_revision(of, "Removing", created=NOW - 60)), StartCollect))
@@ -252,6 +253,15 @@ def shards(actor: Actor) -> None:
     actor.act(loaded)
     actor.act(DeleteSearchers(stable.name))
     actor.act(ForgetRevision(stable.name, live(actor, "VectorIndexRevision", stable.name)["metadata"]["uid"]))
+    assert actor.api.apply(manifest(NAME, SPACE, **spec().wire())).ok
+
+
+def queue(actor: Actor) -> None:
+    """A Job that waits for its turn, about which Kueue is asked."""
+    of = spec(build={"queueName": "ml"})
+    assert actor.api.apply(manifest(NAME, SPACE, **of.wire())).ok
+    actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
+    assert any(job.held and job.queue == "ml" for job in actor.act().jobs)
     assert actor.api.apply(manifest(NAME, SPACE, **spec().wire())).ok
 
 
@@ -314,7 +324,7 @@ def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
 @pytest.fixture(scope="module")
 def everything(control_plane: ControlPlane, api: Api) -> list[Json]:
     """All that was ever asked: by the process, and by every action. The e2e layer counts it as asked, too."""
-    install(api, ROUTES)
+    install(api, *OPTIONAL)
     run_the_process(control_plane, api)
     with pytest.MonkeyPatch.context() as patch:
         actor = Actor(control_plane, api, patch)
@@ -330,7 +340,7 @@ def test_nothing_that_the_operator_asks_is_refused(everything: list[Json]) -> No
 
 
 def test_the_operator_asks_for_everything_that_it_may(everything: list[Json]) -> None:
-    may = granted(render(ROUTES))
+    may = granted(render(*OPTIONAL))
     assert may - asked(everything) == BY_ADMISSION
     assert asked(everything) <= may
 

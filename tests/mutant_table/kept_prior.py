@@ -160,8 +160,8 @@ KEPT_PRIOR = (
     Mutant(
         "a Job that somebody holds back lacks room",
         "operator/vectorindex_operator/reconcile/pods.py",
-        'raw.part(job, "spec").get("suspend") is True or status.get("active")',
-        'status.get("active")',
+        'if suspended or kueue.is_held(job) or status.get("active")',
+        'if suspended or status.get("active")',
         ("unit/test_pods.py::test_a_job_that_nobody_lets_have_a_pod_says_since_when",),
         "A queue that admits Jobs one after the other would cost every index its way back.",
     ),

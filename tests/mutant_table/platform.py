@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import Edit, Mutant
 
 _OPERATOR = "operator/vectorindex_operator"
 _EXECUTE = f"{_OPERATOR}/reconcile/execute.py"
 _PODS = "unit/test_pods_of_a_platform.py"
+_KUEUE = "unit/test_kueue.py"
 _REFUSED = "unit/test_pods_refused.py"
 _FRONT = "unit/test_front_service.py"
 
@@ -69,9 +70,9 @@ PLATFORM = (
     ),
     Mutant(
         "every number of a quota is written",
-        f"{_OPERATOR}/core/safety/keep_loaded.py",
-        "            words = row.message\n",
-        "            words = str(words)\n",
+        f"{_OPERATOR}/core/state.py",
+        "                words = row.message\n",
+        "                words = str(words)\n",
         (f"{_REFUSED}::test_numbers_that_change_are_no_news",),
         "A full namespace would have its status written at each try of each controller.",
     ),
@@ -82,5 +83,69 @@ PLATFORM = (
         "    if not placed or waiting",
         (f"{_REFUSED}::test_a_quota_is_no_fault_of_the_revision",),
         "A good revision would be given up because the namespace has room for one pod of two.",
+    ),
+    Mutant(
+        "a Job for a queue begins before its turn",
+        f"{_OPERATOR}/manifests/jobs.py",
+        '        job["spec"]["suspend"] = True\n',
+        "        pass\n",
+        (f"{_KUEUE}::test_what_takes_cores_waits_for_its_turn_and_what_is_small_does_not",),
+        "Where Kueue's webhook is not asked, it would take cores that others were promised.",
+    ),
+    Mutant(
+        "the pods of a Job are in the queue, too",
+        f"{_OPERATOR}/manifests/jobs.py",
+        '        job["metadata"]["labels"][labels.QUEUE] = name\n',
+        '        for one in (job, job["spec"]["template"]):\n'
+        '            one["metadata"]["labels"][labels.QUEUE] = name\n',
+        (f"{_KUEUE}::test_what_takes_cores_waits_for_its_turn_and_what_is_small_does_not",),
+        "Kueue would count their cores twice, and hold back pods of a Job that it has let go.",
+    ),
+    Mutant(
+        "a Workload that cannot be read ends the pass",
+        f"{_OPERATOR}/reconcile/kueue.py",
+        "    except ClusterError as error:\n",
+        "    except RefusedError as error:\n",
+        (f"{_KUEUE}::test_whatever_ails_kueue_ends_no_pass",),
+        "While Kueue's conversion webhook is down, no rollback of an index with a waiting Job would be made.",
+        also=(
+            Edit(
+                f"{_OPERATOR}/reconcile/kueue.py",
+                "from vectorindex_operator.reconcile.errors import ClusterError\n",
+                "from vectorindex_operator.reconcile.errors import RefusedError\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "a forged Workload speaks for Kueue",
+        f"{_OPERATOR}/reconcile/kueue.py",
+        "    mine = [one for one in found if raw.is_owned(one, uid)]\n",
+        "    mine = found\n",
+        (f"{_KUEUE}::test_a_workload_of_somebody_elses_making_says_nothing",),
+        "A label is anybody's to write, and would put words into the status.",
+    ),
+    Mutant(
+        "every Job that carries our labels is asked about",
+        f"{_OPERATOR}/reconcile/kueue.py",
+        "for uid in waiting[:MOST_ASKED]}",
+        "for uid in waiting}",
+        (f"{_KUEUE}::test_only_a_job_that_waits_in_a_queue_is_asked_about_and_few_of_them",),
+        "Somebody's thousand Jobs would be a thousand requests in each pass.",
+    ),
+    Mutant(
+        "a Job in the wrong queue is waited for",
+        f"{_OPERATOR}/core/progress/validate.py",
+        "    if queue:\n",
+        "    if False:\n",
+        (f"{_KUEUE}::test_another_queue_is_another_try_of_what_waits_in_the_one_before",),
+        "Whoever corrects `build.queueName` would wait for ever for the gate's Job in the old one.",
+    ),
+    Mutant(
+        "nobody knows that a Job is suspended",
+        f"{_OPERATOR}/reconcile/cache.py",
+        '        small["spec"] = {"suspend": True} if raw.get("spec", {}).get("suspend") else {}\n',
+        '        small["spec"] = {}\n',
+        (f"{_KUEUE}::test_the_cache_keeps_whether_a_job_is_suspended_and_no_workload",),
+        "One that waits for its turn would be said to be refused by a quota or a webhook.",
     ),
 )

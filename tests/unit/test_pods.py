@@ -199,8 +199,10 @@ def test_a_job_that_nobody_lets_have_a_pod_says_since_when() -> None:
     started = bare | {"status": {"startTime": LATER}}
     assert pods.job_view(started, []).podless_since == to_unix(LATER)
     lost = [bare | {"status": {count: 1}} for count in ("active", "failed")]
-    others = (bare | {"spec": {"suspend": True}}, a_job("build", is_so("Failed")), *lost)
-    assert [pods.job_view(one, []).podless_since for one in others] == [None] * 4
+    let_go = a_job("build", is_so("Suspended"))  # its controller has not seen yet that it may run
+    others = (bare | {"spec": {"suspend": True}}, a_job("build", is_so("Failed")), let_go, *lost)
+    assert [pods.job_view(one, []).podless_since for one in others] == [None] * 5
+    assert pods.job_view(a_job("build", is_so("Suspended", "False")), []).podless_since == to_unix(AT)
     assert pods.job_view(bare, [a_pod()]).podless_since is None
 
 

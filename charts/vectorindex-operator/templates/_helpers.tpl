@@ -218,6 +218,12 @@ vectorindex-operator{{ if ne .Values.operatorClass "default" }}-{{ .Values.opera
   resources: [httproutes]
   verbs: [get, create, patch, delete]
 {{- end }}
+{{- if .Values.kueue.enabled }}
+# Of indexes with spec.build.queueName: why their Jobs wait.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]

@@ -50,6 +50,7 @@ _PATHS = {
     "Service": ("/api/v1", "services"),
     "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
     "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
+    "Workload": ("/apis/kueue.x-k8s.io/v1beta2", "workloads"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
 }
 

@@ -23,6 +23,7 @@ from vectorindex_operator.api.fields import (
     Poll,
     PositiveDuration,
     Quantities,
+    QueueName,
     SegmentName,
 )
 from vectorindex_operator.api.fresh import RULES_OF_SOURCE, RULES_OF_SPEC, Fresh
@@ -171,6 +172,9 @@ class Build(Model):
     """How many shards are built at a time. Absent: 4. `timeout` is then of each round of so many."""
     pod: Pod = Pod()
     """Of the resolve, build and validate Jobs."""
+    queue_name: QueueName | None = None
+    """Kueue's LocalQueue, in this namespace, that says when the partition, build and validate Jobs run: they are made
+    suspended, and wait for it. Another name takes what waits or runs out of its queue and begins it anew."""
 
 
 class LiveQueries(Model):

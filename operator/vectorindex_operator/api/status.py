@@ -577,7 +577,7 @@ class RevisionStatus(Stored):
     build: contract.BuildResult | None = None
     failure: WorkFailure | None = None
     progress: str | None = None
-    """How far its build is, where it is one in shards; None: it is none, or does not run."""
+    """How far its build is, where it is one in shards or waits in a queue; None: it is none, or does not run."""
     on_cpu: str | None = None
     """The try of its build (key and failures before it) that goes on on a CPU, because no node had a free GPU."""
     report: contract.ValidateResult | None = None

@@ -25,6 +25,9 @@ STAGES: dict[Task, Stage] = {
 }
 """A failure is of one of them. What a build in shards is made of counts as one: each goes on from what is stored."""
 
+QUEUE = "Queue"
+"""Rule of a row in status.blockedBy: a Job waits for its turn in a queue."""
+QUEUE_LOOK_SECONDS = 15.0
 PODLESS_SECONDS = 20.0
 """A Job's pod is ordinarily made within a second or two."""
 
@@ -46,9 +49,26 @@ class Attempt:
     unreadable: bool = False
 
 
-def waits_for(state: ReconcileState, job: JobView) -> str:
+def say_why_it_waits(state: ReconcileState, job: JobView) -> None:
+    """A row in the status about a Job that is to run and does not get on, if anything is known against it."""
+    if job.held and job.queue:
+        # Nobody watches what Kueue says, only the Job, which changes when its turn has come.
+        state.requeue_at(state.now + QUEUE_LOOK_SECONDS)
+        state.block_as_told(QUEUE, f"LocalQueue/{job.queue}", f"Job {job.name} waits for its turn: {job.queued}")
+    elif waits := _waits_for(state, job):
+        state.block("JobWaiting", job.name, waits)
+
+
+def place_in_queue(job: JobView) -> str:
+    """That a Job waits for its turn, for the progress of a revision; empty: it does not."""
+    return f"waits for its turn in LocalQueue {job.queue}" if job.held and job.queue else ""
+
+
+def _waits_for(state: ReconcileState, job: JobView) -> str:
     """Why a Job that runs does not get on; empty: nothing is known against it. That it has no pod yet passes by itself
     in a moment, ordinarily; the words of who refuses it are in Events, which are not ours to read."""
+    if job.held:
+        return "its spec.suspend is true, and nobody here sets that: whoever did takes it back"
     if job.waiting or job.podless_since is None:
         return job.waiting
     if state.seen_at < job.podless_since + PODLESS_SECONDS:

@@ -157,6 +157,12 @@ class JobView:
     """Of an Indexed Job: how many of its parts are."""
     parts: int = 0
     """How many it has; 0: it is no Indexed Job."""
+    held: bool = False
+    """Whether somebody holds it back, or stopped it (`suspend`): it has no pod, and its time does not run."""
+    queue: str = ""
+    """The LocalQueue of Kueue that says when it runs; empty: none does."""
+    queued: str = ""
+    """Of one that is held in a queue: why it waits, in Kueue's words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,15 @@ class ReconcileState:
     def block(self, rule: str, subject: str, message: str = "") -> None:
         self.blocked.append(BlockedBy(rule=rule, subject=subject, message=message))
 
+    def block_as_told(self, rule: str, subject: str, words: str) -> None:
+        """As `block`, for words of others whose numbers differ at each look: those that were told first stay while
+        they begin alike ("exceeded quota: compute"). Every change would be a write."""
+        for row in self.obs.index.status.blocked_by:
+            alike = row.message.partition(",")[0] == words.partition(",")[0]
+            if (row.rule, row.subject) == (rule, subject) and alike:
+                words = row.message
+        self.block(rule, subject, words)
+
     def requeue_at(self, unix: float) -> None:
         """Look again at `unix` at the latest."""
         self.wake = max(0.5, min(self.wake, unix - self.now))

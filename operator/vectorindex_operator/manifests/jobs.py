@@ -91,6 +91,7 @@ def build(
     job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
     deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
     _finish(job, one, places, pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)
+    _queue(job, spec.build.queue_name)
     if (shards := action.task.index.shards) is not None:
         assert isinstance(shards, int), "a build begins once the number is known"
         job["metadata"]["annotations"][labels.SHARDS] = str(shards)
@@ -110,6 +111,7 @@ def partition(
     job = _job(action.name, action.key, action.failures, index, Task.PARTITION, labels.owner(revision), revision.name)
     deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
     _finish(job, one, places, spec.build.pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)
+    _queue(job, spec.build.queue_name)
     return job
 
 
@@ -155,6 +157,14 @@ def _index(job_spec: Manifest, parts: int, parallelism: int) -> None:
     }
 
 
+def _queue(job: Manifest, name: str | None) -> None:
+    """Hand a Job to a queue of Kueue, in place: from then on Kueue alone says whether it is suspended. Its deadline
+    counts from when it runs. Not its pods: these follow their Job."""
+    if name:
+        job["metadata"]["labels"][labels.QUEUE] = name
+        job["spec"]["suspend"] = True
+
+
 def validate(
     action: StartValidation,
     index: IndexView,
@@ -197,6 +207,7 @@ def validate(
         deadline=int(duration_seconds(spec.build.timeout)),
         keep=KEEP_FINISHED_SECONDS,
     )
+    _queue(job, spec.build.queue_name)
     return job
 
 

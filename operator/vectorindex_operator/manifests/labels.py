@@ -23,6 +23,9 @@ STEP = "step"
 SERVICE_NAME = "kubernetes.io/service-name"
 """Of an EndpointSlice: the Service that it is of."""
 
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Of a Job: the LocalQueue of Kueue that it is in."""
+
 KEY = f"{GROUP}/attempt"
 FAILURES = f"{GROUP}/failures"
 DEVICE = f"{GROUP}/device"

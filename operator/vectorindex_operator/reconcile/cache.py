@@ -29,7 +29,7 @@ from vectorindex_operator.reconcile.leaving import Leaving
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 INDEX_KIND = "VectorIndex"
-UNWATCHED = frozenset({"HTTPRoute"})
+UNWATCHED = frozenset({"HTTPRoute", "Workload"})
 """Kinds that are always read live: there may be no such kind in the cluster, and a watch of none never begins."""
 MOST_OF_A_KIND = 300
 MOST_BYTES_OF_A_KIND = 4 << 20
@@ -280,7 +280,11 @@ class CachedCluster:
         return self.live.get(kind, namespace, name)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
-        return self.cache.children(kind, namespace, selector)
+        if kind not in UNWATCHED:
+            return self.cache.children(kind, namespace, selector)
+        if self.live is None:
+            raise NotCachedError(f"nobody watches objects of kind {kind}")
+        return self.live.children(kind, namespace, selector)
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:  # noqa: ARG002 - the port's signature
         raise NotCachedError(f"apply {manifest['kind']}/{manifest['metadata']['name']}")
@@ -326,6 +330,8 @@ class LiveCluster:
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         since = self.cache.turn()
         raws = self.inner.children(kind, namespace, selector)
+        if kind in UNWATCHED:
+            return [trimmed(raw) for raw in raws]
         self.cache.replace(kind, namespace, _index_in(_wanted(selector)), raws, since)
         return [trimmed(raw) for raw in raws]
 

@@ -6,11 +6,12 @@ What the pods counted comes on top of it (looks.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.reconcile import held, raw, views
+from vectorindex_operator.reconcile import held, kueue, raw, views
 from vectorindex_operator.reconcile.errors import RefusedError
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 from vectorindex_operator.reconcile.routes import route_view
@@ -37,7 +38,13 @@ def observe(cluster: Cluster, namespace: str, name: str, now: float) -> Observat
     services = cluster.children("Service", namespace, selector) if listed else []
     children |= {"EndpointSlice": slices, "Service": services}
     route, problem = _route(cluster, namespace, name) if routed else (None, "")
-    return observation(index, service, children, now, route=route, problem=problem)
+    mine = views.our_jobs(children["Job"], _uid(index), children["VectorIndexRevision"])
+    queued = kueue.words(cluster, namespace, mine)
+    return observation(index, service, children, now, route=route, problem=problem, queued=queued)
+
+
+def _uid(index: Raw) -> str:
+    return raw.text(raw.part(index, "metadata").get("uid"))
 
 
 def has_route(index: Raw, revisions: list[Raw]) -> bool:
@@ -68,21 +75,24 @@ def observation(
     *,
     route: Raw | None = None,
     problem: str = "",
+    queued: Mapping[str, str] = MappingProxyType({}),
 ) -> Observation:
     """What these objects say, however they were read. `children`: every kind of CHILD_KINDS, and the EndpointSlices of
-    the Service; with a `route`, those of all Services of the index, and these. Without evidence.
+    the Service; with a `route`, those of all Services of the index, and these. `queued`: uid of a Job -> why it
+    waits in a queue. Without evidence.
 
     Never raises for what stands in children, the Service, or the spec and status of the VectorIndex.
     """
     view = views.index_view(index)
     services, slices = children.get("Service", []), children["EndpointSlice"]
+    jobs = views.our_jobs(children["Job"], view.uid, children["VectorIndexRevision"])
     of_front = [one for one in slices if raw.label(one, labels.SERVICE_NAME) in ("", view.name)]
     revisions, unreadable = views.revision_views(children["VectorIndexRevision"], view.uid)
     held_ones = held.holds(children["VectorIndexRevision"], whole=False)
     return Observation(
         index=view,
         revisions=revisions,
-        jobs=views.job_views(children["Job"], children["Pod"], view.uid, children["VectorIndexRevision"]),
+        jobs=views.job_views(jobs, children["Pod"], queued),
         loaded=views.loaded_views(children["Deployment"], children["Pod"], view.uid, now),
         traffic=views.traffic_view(service, view.uid, of_front),
         route=route_view(route, problem, services, slices, view.uid),

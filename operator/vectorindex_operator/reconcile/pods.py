@@ -10,12 +10,13 @@ import json
 import math
 from collections.abc import Mapping
 from signal import Signals
+from types import MappingProxyType
 from typing import Any
 
 from vectorindex_operator.core.loaded import PodView
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.reconcile import raw
+from vectorindex_operator.reconcile import kueue, raw
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_searcher.contract import (
     PACKED,
@@ -54,8 +55,9 @@ _NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBac
 # ---------------------------------------------------------------- Jobs
 
 
-def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
-    """A Job with the last word of its pods; None when its label does not say what it is for."""
+def job_view(job: Raw, all_pods: list[Raw], queued: Mapping[str, str] = MappingProxyType({})) -> JobView | None:
+    """A Job with the last word of its pods; None when its label does not say what it is for. `queued`: uid of a Job ->
+    why it waits in a queue."""
     verb = raw.label(job, labels.VERB)
     if verb not in {task.value for task in Task}:
         return None
@@ -69,7 +71,9 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
     # Of parts the last word may be that of one which ended well.
     result, failure, exit_code = last_termination(_failed(mine) if indexed else mine, task)
     newest = _held_up(mine) if indexed else mine[-1] if mine else None
-    newest = newest if state is JobState.RUNNING else None
+    held = kueue.is_held(job)
+    # Of one that is stopped pods are on their way out.
+    newest = newest if state is JobState.RUNNING and not held else None
     since, why = _unschedulable(newest) if newest is not None else (None, "")
     return JobView(
         name=raw.name(job),
@@ -92,6 +96,9 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
         podless_since=_podless_since(job) if state is JobState.RUNNING and not mine else None,
         done=raw.count(raw.part(job, "status").get("succeeded")) if indexed else 0,
         parts=parts,
+        held=held,
+        queue=(queue := kueue.queue_of(job)),
+        queued=queued.get(uid, kueue.UNHEARD) if held and queue else "",
     )
 
 
@@ -109,9 +116,10 @@ def _held_up(mine: list[Raw]) -> Raw | None:
 
 
 def _podless_since(job: Raw) -> float | None:
-    """Of a Job that somebody holds back (`suspend`) no pod is to be made; one whose pod was lost gets another soon."""
-    status = raw.part(job, "status")
-    if raw.part(job, "spec").get("suspend") is True or status.get("active") or status.get("failed"):
+    """Of a Job that somebody holds back (`suspend`), or just let go, no pod is to be there; one whose pod was lost gets
+    another soon."""
+    status, suspended = raw.part(job, "status"), _condition(job, "Suspended").get("status") == "True"
+    if suspended or kueue.is_held(job) or status.get("active") or status.get("failed"):
         return None
     started = raw.unix(status.get("startTime"))
     return started or raw.unix(raw.part(job, "metadata").get("creationTimestamp"))

@@ -96,19 +96,23 @@ def _revision(one: Raw) -> RevisionView:
     )
 
 
-def job_views(jobs: list[Raw], all_pods: list[Raw], uid: str, revisions: list[Raw]) -> tuple[JobView, ...]:
-    """Our Jobs: the VectorIndex or one of its revisions manages them. One that does not say what it is for is none."""
+def job_views(jobs: list[Raw], all_pods: list[Raw], queued: Mapping[str, str]) -> tuple[JobView, ...]:
+    """Of our Jobs. One that does not say what it is for is none. `queued`: uid -> why it waits in a queue."""
+    views = (pods.job_view(job, all_pods, queued) for job in jobs)
+    return tuple(view for view in views if view is not None)
+
+
+def our_jobs(jobs: list[Raw], uid: str, revisions: list[Raw]) -> list[Raw]:
+    """Those that the VectorIndex, or one of its revisions, manages."""
     owners = {uid: ""} | {
         raw.text(raw.part(one, "metadata").get("uid")): raw.name(one) for one in revisions if raw.is_owned(one, uid)
     }
-    views = []
-    for job in jobs:
-        owner = raw.controller(job).get("uid")
-        if isinstance(owner, str) and owners.get(owner) == raw.label(job, labels.REVISION):
-            view = pods.job_view(job, all_pods)
-            if view is not None:
-                views.append(view)
-    return tuple(views)
+    return [
+        job
+        for job in jobs
+        if isinstance(owner := raw.controller(job).get("uid"), str)
+        and owners.get(owner) == raw.label(job, labels.REVISION)
+    ]
 
 
 def loaded_views(deployments: list[Raw], all_pods: list[Raw], uid: str, now: float) -> dict[str, LoadedRevision]:

@@ -64,7 +64,7 @@ def jobs(obs: Observation, words: Words) -> tuple[JobFacts, ...]:
 
 def _job(obs: Observation, job: JobView, words: Words) -> JobFacts:
     running = job.state is JobState.RUNNING
-    waits = job.unschedulable or job.waiting
+    waits = job.queued or job.unschedulable or job.waiting
     failure = f"{job.failure.reason}: {job.failure.message}" if job.failure is not None else ""
     return JobFacts(
         name=job.name,

@@ -9,7 +9,7 @@ from vectorindex_operator.api.quantities import memory_bytes, size_text
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import Live, WorkFailure
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.attempt import UNREADABLE, look, stop, waits_for
+from vectorindex_operator.core.attempt import UNREADABLE, look, place_in_queue, say_why_it_waits, stop
 from vectorindex_operator.core.backoff import build_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
@@ -200,9 +200,9 @@ def _build_task(state: ReconcileState, name: str, job: str, cpu_reason: str) -> 
 
 
 def _running(state: ReconcileState, name: str, key: str, job: JobView) -> None:
-    state.update(name, phase=Phase.BUILDING, progress=shards.progress(state, name, job) or None)
-    if waits := waits_for(state, job):
-        state.block("JobWaiting", job.name, waits)
+    far = "; ".join(words for words in (shards.progress(state, name, job), place_in_queue(job)) if words)
+    state.update(name, phase=Phase.BUILDING, progress=far or None)
+    say_why_it_waits(state, job)
     if job.unschedulable_since is None:
         return
     state.block("Unschedulable", job.name, job.unschedulable)

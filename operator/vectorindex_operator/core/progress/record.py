@@ -8,7 +8,7 @@ last one stays as the mark that it was given up; the next decision begins anew.
 from __future__ import annotations
 
 from vectorindex_operator.core import identity, outcomes, recipe
-from vectorindex_operator.core.attempt import describe, waits_for
+from vectorindex_operator.core.attempt import describe, say_why_it_waits
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
@@ -28,8 +28,7 @@ def step(state: ReconcileState) -> None:
     newest = jobs[0] if jobs else None
     state.delete_jobs(jobs[1:])
     if newest is not None and newest.state is JobState.RUNNING:
-        if waits := waits_for(state, newest):
-            state.block("JobWaiting", newest.name, waits)
+        say_why_it_waits(state, newest)
         return
     said = _unwritten(state) if state.settings.outcomes else {}
     written = {name: outcomes.token(one) for name, one in said.items()}

@@ -10,7 +10,7 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Condition, SourceStatus, WorkFailure
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.attempt import JOB_REASONS, describe, lost_its_words, waits_for
+from vectorindex_operator.core.attempt import JOB_REASONS, describe, lost_its_words, say_why_it_waits
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
@@ -39,8 +39,7 @@ def step(state: ReconcileState) -> None:
         return
     if newest.state is JobState.RUNNING:
         _still_failing(state, newest)
-        if waits := waits_for(state, newest):
-            state.block("JobWaiting", newest.name, waits)
+        say_why_it_waits(state, newest)
         return
     _read(state, newest, wanted)
 

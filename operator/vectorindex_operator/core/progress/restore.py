@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import Restored
 from vectorindex_operator.core import identity, outcomes, recipe
-from vectorindex_operator.core.attempt import UNREADABLE, describe, waits_for
+from vectorindex_operator.core.attempt import UNREADABLE, describe, say_why_it_waits
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
@@ -41,8 +41,7 @@ def is_done(state: ReconcileState) -> bool:
         _start(state, key, failures=0)
         return False
     if job.state is JobState.RUNNING:
-        if waits := waits_for(state, job):
-            state.block("JobWaiting", job.name, waits)
+        say_why_it_waits(state, job)
         return False
     if job.state is JobState.SUCCEEDED and isinstance(job.result, OutcomesResult):
         return _are_there(state, job.result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import GateStatus, Live, Rejection
 from vectorindex_operator.core import gate, identity, recipe
-from vectorindex_operator.core.attempt import Attempt, failures, look, stop, waits_for
+from vectorindex_operator.core.attempt import Attempt, failures, look, say_why_it_waits, stop
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobView, Task
@@ -54,17 +54,22 @@ def step(state: ReconcileState) -> None:
 
 
 def _key(state: ReconcileState, name: str, wanted: str) -> str:
-    """What a measurement depends on: what is measured, and how artifact and queries are reached."""
-    frozen = state.revision(name).spec
-    return identity.attempt_key(wanted, recipe.changed_access((frozen.artifacts, state.spec.artifacts.place)))
+    """What a measurement depends on: what is measured, how artifact and queries are reached, and whose turn it awaits:
+    a Job cannot be moved to another queue once it runs."""
+    frozen, queue = state.revision(name).spec, state.spec.build.queue_name
+    access = recipe.changed_access((frozen.artifacts, state.spec.artifacts.place))
+    if queue:
+        access.append({"queue": queue})
+    return identity.attempt_key(wanted, access)
 
 
 def _running(state: ReconcileState, name: str, job: JobView) -> None:
     failure = state.update(name, phase=Phase.VALIDATING).failure
     if failure is not None:
         state.stall = state.stall or Stall(failure.reason, failure.message, failure.permanent)
-    if waits := waits_for(state, job) or job.unschedulable:
-        state.block("JobWaiting", job.name, waits)
+    say_why_it_waits(state, job)
+    if job.unschedulable:
+        state.block("JobWaiting", job.name, job.unschedulable)
 
 
 def _measured(state: ReconcileState, name: str, report: ValidateResult) -> None:

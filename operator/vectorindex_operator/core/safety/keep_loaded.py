@@ -44,20 +44,9 @@ def step(state: ReconcileState) -> None:
 
 
 def _tell_refusal(state: ReconcileState, name: str) -> None:
-    """That no more pods of a revision can be made (a quota, a webhook), in the words that were told first: the numbers
-    in them change with each try, and every change would be a write."""
-    words, subject = state.loaded(name).refused, f"Deployment/{name}"
-    if not words:
-        return
-    for row in state.obs.index.status.blocked_by:
-        if (row.rule, row.subject) == (PODS_REFUSED, subject) and _kind(row.message) == _kind(words):
-            words = row.message
-    state.block(PODS_REFUSED, subject, words)
-
-
-def _kind(words: str) -> str:
-    """What a refusal begins with: "exceeded quota: compute", without its numbers."""
-    return words.partition(",")[0]
+    """That no more pods of a revision can be made: a quota, a webhook."""
+    if words := state.loaded(name).refused:
+        state.block_as_told(PODS_REFUSED, f"Deployment/{name}", words)
 
 
 def _mark_retired(state: ReconcileState) -> None:
