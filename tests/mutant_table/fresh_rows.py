@@ -162,8 +162,8 @@ FRESH_ROWS = (
     Mutant(
         "rows of an older file count",
         _ROWS,
-        "    ordered = sorted(files, key=lambda one: (one.stored_at, one.key))\n",
-        "    ordered = sorted(files, key=lambda one: one.key)\n",
+        "    ordered = _checked(engine, sorted(files, key=lambda one: (one.stored_at, one.key)))\n",
+        "    ordered = _checked(engine, sorted(files, key=lambda one: one.key))\n",
         (f"{_SOURCE_TESTS}::test_the_newest_store_time_wins_among_rows_and_deleted_ids",),
         "An old price would come back, by the name of its file.",
     ),
@@ -203,7 +203,7 @@ FRESH_ROWS = (
     Mutant(
         "a stable revision goes back for what a fresh file did",
         f"{_CORE}/safety/judge_serving.py",
-        " or fresh_off.switch_off(state, name, said):\n",
+        " or fresh_off.switch_off(state, name, said, merged):\n",
         ":\n",
         (f"{_PLANE_TESTS}::test_what_fails_with_fresh_rows_is_judged_without_them_first",),
         "A good revision would lose the traffic to one with the same bad rows.",
