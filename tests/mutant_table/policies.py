@@ -16,6 +16,14 @@ _FUZZ = f"{_TESTS}::test_no_request_finds_a_row_of_others"
 
 POLICIES = (
     Mutant(
+        "what a filter says twice is held once",
+        _PLAN,
+        "        return 512 + memory_of(self.filter) + _held_by(self.asked)\n",
+        "        return 512 + 2 * memory_of(self.filter)\n",
+        ("unit/test_searcher_serve_query.py::test_words_of_a_filter_count_though_they_say_one_thing_many_times",),
+        "Any token could fill a searcher, and a router, with a hundred megabytes that nothing counts.",
+    ),
+    Mutant(
         "a plan is what its policy and the request say",
         _PLAN,
         "        if policy.filter is not None:\n            predicate, asked",

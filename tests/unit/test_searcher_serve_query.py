@@ -19,7 +19,7 @@ from search_requests import Asked, ask, ask_binary, ask_json, reader
 from vectorindex_searcher.contract import PARAM_LIMITS_ENV, Metric, ParamLimits
 from vectorindex_searcher.dataset.blocks import Block, check_vectors
 from vectorindex_searcher.errors import BadData, BadSpec
-from vectorindex_searcher.index.filters import FilterColumns
+from vectorindex_searcher.index.filters import FilterColumns, columns_of_names
 from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.http.limits import CANDIDATES, LOOP_BYTES, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
@@ -397,6 +397,31 @@ def test_the_cache_of_plans_holds_what_it_counts() -> None:
     finally:
         tracemalloc.stop()
     assert held < cache.nbytes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"section": {"in": ["ab"] * 4000}},
+        {"size": {"in": [0.5 + 1e9] * 4000}},
+        {"or": [{"section": {"in": ["ab", "cd"] * 30}}] * 60},
+        {"or": [{"and": [{"section": "ab"}]}] * 60},
+    ],
+)
+def test_words_of_a_filter_count_though_they_say_one_thing_many_times(words: object) -> None:
+    """A value that was repeated for four bytes each held sixty, and none was counted: 100 MB in a cache of 8."""
+    terms = replace(TERMS, columns=columns_of_names({"section": "string", "size": "float"}))
+    body = orjson.dumps({"vector": V, "filter": words})
+    cache = PlanCache()
+    tracemalloc.start()
+    try:
+        for number in range(10):
+            cache.put((False, b"%d" % number, b""), parse(orjson.loads(body), terms).plan)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(cache) == 10
+    assert held < 1.1 * cache.nbytes
 
 
 def test_what_takes_long_is_left_for_a_search_thread() -> None:

@@ -94,8 +94,9 @@ class SearchPlan:
 
     @property
     def nbytes(self) -> int:
-        """What this plan holds in memory, about. A filter in its own words takes as much as what was made of it."""
-        return 512 + 2 * memory_of(self.filter)
+        """What this plan holds in memory, about. A filter in its own words may take far more than what was made of it:
+        that has each value once."""
+        return 512 + memory_of(self.filter) + _held_by(self.asked)
 
     def wider(self, k: int) -> SearchPlan:
         """The same search for a larger k, and what that holds."""
@@ -270,6 +271,14 @@ def _both(one: object, other: object) -> object:
     if one is None or other is None:
         return other if one is None else one
     return {"and": [one, other]}
+
+
+def _held_by(words: object) -> int:
+    """Bytes that decoded JSON holds, about: what is there once for all counts each time."""
+    size = sys.getsizeof(words)
+    if isinstance(words, Mapping):
+        return size + sum(_held_by(name) + _held_by(one) for name, one in words.items())
+    return size + sum(map(_held_by, words)) if isinstance(words, list) else size
 
 
 def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.ParamLimits) -> dict[str, tuple[int, int]]:
