@@ -29,10 +29,8 @@ class Controllers(Jobs):
         self._slicing = False
 
     def on_change(self, verb: str, kind: str, name: str, old: Json | None, new: Json | None) -> None:
-        if kind == "Job" and verb == "create":
-            assert new is not None
-            if not new["spec"]["suspend"]:
-                self._job_created(new)
+        if kind == "Job" and new is not None:
+            self._job_changed(old, new)
         elif kind == "Deployment" and new is not None:
             if old is None or old["spec"] is not new["spec"]:
                 self._sync_soon(name)

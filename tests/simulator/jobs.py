@@ -11,6 +11,7 @@ from simulator.pods import Pods, condition, finished
 from simulator.store import Json, Store, owners
 from simulator.truth import Answer, Truth
 
+from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import (
     TASK_ENV,
     BuildTask,
@@ -63,9 +64,19 @@ def _part(pod: Json) -> int | None:
     return None if number is None else int(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How long a Job waits for its turn (seconds, from and to), and how often one is stopped once it runs (0 to 1)."""
+
+    waits: tuple[float, float]
+    preempts: float
+
+
 class Jobs(Pods):
     """Starts a Job's pods until one has done its work, or one of each part."""
 
+    queue: Queue | None = None
+    """None: nobody looks after Jobs in queues."""
     vanishing = 0
     """How many finished Job pods will be gone before anybody reads them."""
 
@@ -73,26 +84,59 @@ class Jobs(Pods):
         super().__init__(store, truth, clock, rng)
         self._parts: dict[str, Parts] = {}
         """By the uid of the Job."""
+        self._runs: dict[str, int] = {}
+        """How often a Job began, by its uid."""
         self._lost: dict[str, int | None] = {}
         """Which part a pod that went with its node was building."""
 
-    def _job_created(self, job: Json) -> None:
+    def _job_changed(self, old: Json | None, job: Json) -> None:
+        """One that is made, or changed. Whoever suspends it ends its pods, and its time: it begins anew."""
+        suspended = job["spec"]["suspend"]
+        if old is not None and old["spec"]["suspend"] == suspended:
+            return
+        if not suspended:
+            self._job_runs(job)
+        elif old is None and labels.QUEUE in job["metadata"]["labels"] and self.queue is not None:
+            self._queue_up(job["metadata"]["name"], job["metadata"]["uid"], self.queue)
+        elif old is not None:
+            self._end_pods(job["metadata"]["uid"])
+
+    def _job_runs(self, job: Json) -> None:
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        self._runs[uid] = run = self._runs.get(uid, 0) + 1
         if job["spec"]["completionMode"] == "Indexed":
-            first = range(min(job["spec"]["parallelism"], job["spec"]["completions"]))
-            self._parts[uid] = Parts(next=len(first))
-            for number in first:
+            first = min(job["spec"]["parallelism"], job["spec"]["completions"])
+            parts = self._parts.setdefault(uid, Parts(next=first))
+            for number in sorted(set(range(parts.next)) - parts.done - parts.failed):
                 self._start_part(name, uid, number)
         else:
             self.later(0.2, 1.5, lambda: self._job_pod(name, uid, 0, None))
-        self.clock.after(job["spec"]["activeDeadlineSeconds"], lambda: self._job_deadline(name, uid))
+        self.clock.after(job["spec"]["activeDeadlineSeconds"], lambda: self._job_deadline(name, uid, run))
+
+    # ------------------------------------------------------------ Kueue
+
+    def _queue_up(self, name: str, uid: str, queue: Queue) -> None:
+        """Its turn comes, and perhaps goes again: then it is stopped, and waits a second time."""
+        wait, runs = self.rng.uniform(*queue.waits), self.rng.uniform(0.0, 20.0)
+        self.clock.after(wait, lambda: self._suspend(name, uid, held=False))
+        if self.rng.random() < queue.preempts:
+            self.clock.after(wait + runs, lambda: self._suspend(name, uid, held=True))
+            again = wait + runs + self.rng.uniform(*queue.waits)
+            self.clock.after(again, lambda: self._suspend(name, uid, held=False))
+
+    def _suspend(self, name: str, uid: str, *, held: bool) -> None:
+        job = self._alive("Job", name, uid)
+        if job is not None and not finished(job):
+            self.store.change("Job", name, spec={**job["spec"], "suspend": held})
+
+    # ------------------------------------------------------------ pods
 
     def _start_part(self, name: str, uid: str, number: int) -> None:
         self.later(0.2, 1.5, lambda: self._job_pod(name, uid, 0, number))
 
     def _job_pod(self, name: str, uid: str, failed: int, part: int | None) -> None:
         job = self._alive("Job", name, uid)
-        if job is None or finished(job):
+        if job is None or finished(job) or job["spec"]["suspend"]:
             return
         marks = {"batch.kubernetes.io/job-name": name} | ({} if part is None else {INDEX: str(part)})
         pod = self._new_pod(job, name, marks)
@@ -197,12 +241,15 @@ class Jobs(Pods):
             ended = finish(job, "Failed", self.clock.now, "FailedIndexes", "Job has failed indexes")
         return {"succeeded": len(parts.done), "failed": len(parts.failed), **ended}
 
-    def _job_deadline(self, name: str, uid: str) -> None:
+    def _job_deadline(self, name: str, uid: str, run: int) -> None:
         job = self._alive("Job", name, uid)
-        if job is None or finished(job):
+        if job is None or finished(job) or job["spec"]["suspend"] or self._runs[uid] != run:
             return
         status = finish(job, "Failed", self.clock.now, "DeadlineExceeded", "Job was active longer than its deadline")
         self.store.change("Job", name, status=status)
+        self._end_pods(uid)
+
+    def _end_pods(self, uid: str) -> None:
         for pod in self.store.of_kind("Pod"):
             if uid in owners(pod):
                 self.delete("Pod", pod["metadata"]["name"])
