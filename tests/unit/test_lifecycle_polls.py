@@ -179,6 +179,16 @@ def test_what_was_said_is_compared_with_what_the_last_job_found_also_where_that_
     assert not listed(run(told(obs, look(question, NEW_DATA), question)))
 
 
+def test_what_is_held_back_is_said_with_the_time_when_it_goes_on() -> None:
+    listed_at = NOW - POLL - 60
+    view = index(OF, VectorIndexStatus(source=source(OF).model_copy(update={"at": to_text(listed_at)})))
+    obs = replace(idle(index=view), jobs=(listing(OF, NEW_DATA, created_at=NOW - 1, finished_at=NOW - 1),))
+    (row,) = (one for one in run(obs).status.blocked_by if one.rule == "NewDataWaits")
+    assert to_text(listed_at + 600) in row.message
+    assert "source.minInterval 10m" in row.message
+    assert not [one for one in run(idle()).status.blocked_by if one.rule == "NewDataWaits"]
+
+
 @pytest.mark.parametrize(
     "edit",
     [

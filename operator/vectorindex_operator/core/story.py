@@ -23,6 +23,8 @@ RETRYING = "Retrying"
 """What failed is being tried again."""
 SUSPENDED = "Suspended"
 """Something waits until spec.suspend is taken out: the phase, its reason, the row in blockedBy and the condition."""
+NEW_DATA_WAITS = "NewDataWaits"
+"""The row in blockedBy of changed data that source.minInterval holds back, whatever else goes on."""
 NOTHING_BEGINS = "spec.suspend is true: nothing new begins"
 
 
@@ -123,8 +125,8 @@ def _headline(state: ReconcileState) -> tuple[str, str, str]:
     for name in (state.candidate, "" if state.suspended else state.preparing):
         if name:
             status = state.statuses[name]
-            waits = state.blocked[0].message if state.blocked else ""
-            reason = state.blocked[0].rule if state.blocked else status.phase
+            row = next((one for one in state.blocked if one.rule != NEW_DATA_WAITS), None)  # that holds no revision
+            reason, waits = (row.rule, row.message) if row is not None else (status.phase, "")
             return status.phase, reason, f"{name}: {waits or _of_revision(status)}"
     desired = state.statuses.get(state.desired)
     if desired is not None and desired.rejected is not None:

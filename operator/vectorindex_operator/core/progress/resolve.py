@@ -17,6 +17,7 @@ from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartResolve
 from vectorindex_operator.core.progress import fresh_rows, poll
 from vectorindex_operator.core.state import ReconcileState, Stall
+from vectorindex_operator.core.story import NEW_DATA_WAITS
 from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, ResolveTask
 
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING})
@@ -221,6 +222,9 @@ def _adopt(state: ReconcileState, job: JobView, result: ResolveResult, wanted: s
             return  # other fresh files alone: searchers answer them, and the next build that is due takes them in
         if state.now < due and not waits:
             state.requeue_at(due)
+            every = f"source.minInterval {state.spec.source.min_interval}"
+            words = f"changed data was found: a revision of it at {to_text(due)} at the earliest ({every})"
+            state.block(NEW_DATA_WAITS, f"VectorIndex/{state.obs.index.name}", words)
             return
     state.source = SourceStatus(
         fingerprint=result.fingerprint,
