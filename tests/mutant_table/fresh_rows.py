@@ -16,6 +16,14 @@ _PLANE_TESTS = "unit/test_fresh_rows.py"
 
 FRESH_ROWS = (
     Mutant(
+        "files of a table are fresh rows as any others",
+        _SOURCE,
+        "of_table(self._store, item.key, tables) or self._file(item)\n",
+        "self._file(item)\n",
+        (f"{_SOURCE_TESTS}::test_a_table_of_one_writer_holds_no_other_up",),
+        "Rows that the table's log has removed would be answered again.",
+    ),
+    Mutant(
         "which of too many files are answered depends on their names",
         _SOURCE,
         "        return sorted(own, key=lambda item: (item.stored_at, item.key))\n",

@@ -146,6 +146,10 @@ def test_a_malformed_file_is_left_out_and_holds_nothing_up(root: Path) -> None:
     (root / "fresh/half.parquet").write_bytes(b"PAR1junk")
     write_parquet(root / "fresh/plain.parquet", np.ones((2, 2), "<f4"))
     (root / "fresh/empty.jsonl").write_text("")
+    (root / "fresh/lost.jsonl").symlink_to(root / "nothing.jsonl")
+    (root / "fresh/shop/_delta_log").mkdir(parents=True)
+    (root / "fresh/shop/_delta_log/0.json").write_text("{}")
+    put(root / "fresh/shop/old.jsonl", [101], "table", 2)
     found = listed()
     listing = load_listing(open_store(ARTIFACTS, Role.ARTIFACTS), Layout("built", IDENTITY), found.fingerprint)
     assert listing is not None

@@ -396,6 +396,47 @@ def test_a_malformed_file_is_named_and_holds_no_other_up(world: World, reason: s
     assert (pod.seen.reason, pod.seen.refused) == ("", ())
 
 
+def test_a_table_of_one_writer_holds_no_other_up(world: World) -> None:
+    pod, late = world.pod(), world.pod()
+    world.write("a.parquet", [1])
+    pod.look()
+    for folder in ("shop-b/_delta_log", "shop-c/metadata"):
+        (world.root / "fresh" / folder).mkdir(parents=True)
+        (world.root / "fresh" / folder / "v1.metadata.json").write_text("{}")
+    world.write("shop-b/old.parquet", [2])
+    world.write("shop-bb.parquet", [3])
+    world.delete("gone.txt", [1])
+    assert ids(pod.look()) == ids(late.look()) == [3], "what was deleted is hidden, too"
+    for one in (pod, late):
+        assert (one.seen.reason, one.seen.errors) == ("", 0)
+        assert {(name, reason) for name, reason, _ in one.seen.refused} == {
+            ("shop-b/_delta_log/v1.metadata.json", "TableFormat"),
+            ("shop-b/old.parquet", "TableFormat"),
+            ("shop-c/metadata/v1.metadata.json", "TableFormat"),
+        }
+        assert one.look() is None
+    (world.root / "fresh" / "shop-b" / "_delta_log" / "v1.metadata.json").unlink()
+    assert ids(pod.look()) == ids(late.look()) == [2, 3], "it is a table no more"
+
+
+def test_a_prefix_that_is_a_table_leaves_the_last_snapshot(world: World) -> None:
+    pod = world.pod()
+    world.write("a.parquet", [1])
+    assert ids(pod.look()) == [1]
+    (world.root / "fresh" / "_delta_log").mkdir()
+    (world.root / "fresh" / "_delta_log" / "0.json").write_text("{}")
+    assert pod.look() is None
+    assert (pod.seen.reason, pod.seen.rows) == ("TableFormat", 1)
+
+
+def test_a_link_that_leads_nowhere_holds_no_other_up(world: World) -> None:
+    pod, late = world.pod(), world.pod()
+    (world.root / "fresh" / "z.parquet").symlink_to(world.root / "nothing.parquet")
+    world.write("b.parquet", [2])
+    assert ids(pod.look()) == ids(late.look()) == [2]
+    assert [(name, reason) for name, reason, _ in pod.seen.refused] == [("z.parquet", "BrokenLink")]
+
+
 def test_what_an_index_cannot_hide_is_refused_by_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.engine, "supports_filter", False)
     pod = world.pod()

@@ -9,7 +9,7 @@ came a moment ago waits for the next build, and is answered meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..artifact.fresh import Snapshot
@@ -22,7 +22,7 @@ from .formats import format_of
 from .fresh import check_name
 from .listing import is_data
 from .objects import FreshObject
-from .places import refuse_tables
+from .places import of_table, refuse_broken_links, tables_within
 from .source import Source
 
 _REFUSALS = (ExitCode.BAD_DATA, ExitCode.BAD_SPEC)
@@ -39,12 +39,20 @@ def absorbed(place: Location | None, source: Source, said: Snapshot | None) -> t
         return ()
     store = open_store(place, Role.FRESH)
     listed = list_all(store)
-    refuse_tables(store, (item.key for item in listed), above=False)
-    rows = [item for item in listed if is_data(item.key, store.prefix, ("",))]
+    tables = tables_within(store, (item.key for item in listed))
+    rows = [item for item in listed if is_data(item.key, store.prefix, ("",)) and not _is_of(store, item, tables)]
     source = replace(source, fresh_store=store)
     taken = [item for item in _passed(store, rows, said) if _is_taken(store, item, source)]
     ordered = sorted(taken, key=lambda item: (item.modified, item.key))
     return tuple(FreshObject(key=i.key, size=i.size, etag=i.etag, stored_at=i.modified) for i in ordered)
+
+
+def _is_of(store: Store, item: ObjectInfo, tables: Mapping[str, str]) -> bool:
+    """Whether a table has the file, whose log alone says whether it counts."""
+    problem = of_table(store, item.key, tables)
+    if problem is not None:
+        _left_out(store, item, problem.reason, problem.failure.message)
+    return problem is not None
 
 
 def _passed(store: Store, rows: Iterable[ObjectInfo], said: Snapshot | None) -> Iterator[ObjectInfo]:
@@ -61,6 +69,7 @@ def _passed(store: Store, rows: Iterable[ObjectInfo], said: Snapshot | None) -> 
 
 def _is_taken(store: Store, item: ObjectInfo, source: Source) -> bool:
     try:
+        refuse_broken_links(store, [item])
         _check(item, source)
     except TaskError as error:
         if error.exit_code not in _REFUSALS:

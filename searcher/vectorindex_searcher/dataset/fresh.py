@@ -15,7 +15,7 @@ from .blocks import Block
 from .formats import FORMATS
 from .listing import Listing, is_data
 from .objects import FreshObject
-from .places import refuse_broken_links, refuse_tables
+from .places import refuse_broken_links, tables_within
 from .source import open_source
 
 FIELD = "spec.source.fresh"
@@ -54,14 +54,14 @@ class FreshTable:
 
 def list_fresh(store: Store) -> tuple[FreshObject, ...]:
     """The files in key order; none below a prefix that does not exist yet. Names that begin with `_` or `.` are not
-    listed: a writer that cannot write at once writes to such a one, and renames.
+    listed: a writer that cannot write at once writes to such a one, and renames. But of each table below the prefix one
+    that makes it a table is: whoever has the list knows by it whose files are not read (places.of_table).
 
-    Raises TaskError when the store refuses or cannot be reached, TooManyFiles.
+    Raises TaskError when the store refuses or cannot be reached, and where the prefix itself is a table; TooManyFiles.
     """
     found = list_all(store)
-    refuse_tables(store, (item.key for item in found), above=False)
-    found = [item for item in found if is_data(item.key, store.prefix, ("",))]
-    refuse_broken_links(store, found)
+    markers = {*tables_within(store, (item.key for item in found)).values()}
+    found = [item for item in found if item.key in markers or is_data(item.key, store.prefix, ("",))]
     if len(found) > MAX_FILES:
         message = f"{store.describe(store.prefix)} holds {len(found)} files, at most {MAX_FILES} are listed"
         raise TooManyFiles(found[0].key, message)
@@ -90,6 +90,7 @@ def read_fresh(
     Raises BadData or BadSpec naming the file (TooManyFresh for one of too many rows), SourceChanged, StoreUnavailable.
     """
     check_name(item.key)
+    refuse_broken_links(store, [item])
     if item.size > FRESH_FILE_BYTES:
         raise TooManyFresh(item.key, f"{item.key} is {item.size} bytes, a file may be {FRESH_FILE_BYTES}")
     try:

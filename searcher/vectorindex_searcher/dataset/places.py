@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, VECTORS_FILE, 
 from ..contract import BuildTask, Identity, Location, ResolveTask
 from ..errors import BadData, TaskError
 from ..storage.store import ObjectInfo, Store, join_key
+from .objects import ListedObject
 
 _BESIDE_VECTORS = (INDEX_FILE, IDS_FILE, HELDOUT_FILE)
 _PARENTS = 3
@@ -93,6 +94,28 @@ def refuse_tables(store: Store, keys: Iterable[str], *, above: bool) -> None:
             raise _refusal(store, table, key)
 
 
+def tables_within(store: Store, keys: Iterable[str]) -> dict[str, str]:
+    """Folders below the store's place that are tables -> the first key that makes each one. Raises BadData/TableFormat
+    where the place itself is one."""
+    found: dict[str, str] = {}
+    for key in keys:
+        if (table := _marked(key)) is None:
+            continue
+        folder = "/".join(key.split("/")[:-2])
+        if len(folder) <= len(store.prefix.strip("/")):
+            raise _refusal(store, table, key)
+        found.setdefault(folder, key)
+    return found
+
+
+def of_table(store: Store, key: str, tables: Mapping[str, str]) -> BadData | None:
+    """Why a key is not read that lies within one of `tables_within`; None: it does not."""
+    for folder, marker in tables.items():
+        if key.startswith(f"{folder}/") and (table := _marked(marker)) is not None:
+            return _refusal(store, table, marker)
+    return None
+
+
 def _marked(key: str) -> _Table | None:
     *folders, name = key.split("/")
     return next(
@@ -123,7 +146,7 @@ def _refusal(store: Store, table: _Table, key: str) -> BadData:
     )
 
 
-def refuse_broken_links(store: Store, listed: Iterable[ObjectInfo]) -> None:
+def refuse_broken_links(store: Store, listed: Iterable[ObjectInfo | ListedObject]) -> None:
     """Raises BadData/BrokenLink for a listed link that leads nowhere: what it stood for is not left out silently."""
     for item in listed:
         if item.size < 0:

@@ -25,6 +25,7 @@ from ..artifact.layout import Layout
 from ..dataset.fresh import FIELD, TOO_MANY, TooManyFiles, TooManyFresh, list_fresh, read_fresh
 from ..dataset.listing import load_listing
 from ..dataset.objects import FreshObject
+from ..dataset.places import of_table, tables_within
 from ..dataset.tombstones import list_tombstones, read_tombstones
 from ..errors import BadData, BadSpec, SourceChanged, TaskError
 from ..index.engine import Engine
@@ -299,12 +300,13 @@ class FreshSource:
         there = {(item.key, item.etag) for item in own}
         self._read = {name: one for name, one in self._read.items() if name in there}
         judged = {(one.key, one.etag): one for one in snapshot.by_model}
+        tables = tables_within(self._store, (item.key for item in own))
         files: dict[Name, FreshFile] = {}
         refused: list[Refusal] = []
         limit, count, held = "", 0, 0
         for item in own:
             name = (item.key, item.etag)
-            found = None if name in judged else self._file(item)
+            found = None if name in judged else of_table(self._store, item.key, tables) or self._file(item)
             if name in judged:
                 refused.append(judged[name])
             elif isinstance(found, TooManyFresh):
