@@ -83,6 +83,10 @@ azurite: ## fetch Azurite once (needs node and npm) and say where it is
 test-traces: setup ## spans in OpenTelemetry's own collector (built once, 2 minutes), and queries where it is down or hangs
 	@$(RUN) tests/run_layers.py traces
 
+.PHONY: test-mesh
+test-mesh: setup ## our pods after Istio's own injector, judged by a real API server (built once, 8 minutes)
+	@$(RUN) tests/run_layers.py mesh
+
 .PHONY: test-gpu
 test-gpu: setup ## builds on an NVIDIA GPU, in an environment of its own with faiss-gpu (GPU_PYTHON: another that has it)
 	@$(RUN) tests/run_layers.py gpu

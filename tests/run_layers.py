@@ -26,7 +26,7 @@ import gpu_python  # noqa: E402
 
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "release", "stores", "traces", "gpu")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "release", "stores", "traces", "mesh", "gpu")
 """Run only where they are named: what they need takes minutes to build."""
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere", "release"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
@@ -43,6 +43,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite", "fake-gcs-server")),
     "traces": ([str(CLUSTER), "binary", "otelcol"],),
+    "mesh": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "istio-inject")),
     "gpu": ([sys.executable, str(ROOT / "hack" / "gpu_python.py")],),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }

@@ -112,6 +112,7 @@ def test_an_image_of_one_binary_is_a_complete_docker_archive(tmp_path: Path) -> 
         ("kube", "k8s.io/kubernetes", layout.VERSIONS["kubernetes"]["version"]),
         ("coredns", "github.com/coredns/coredns", layout.VERSIONS["coredns"]["version"]),
         ("argocd", "github.com/argoproj/argo-cd/v3", layout.VERSIONS["argocd"]["version"]),
+        ("istio", "istio.io/istio", layout.VERSIONS["istio-inject"]["version"]),
         ("otelcol", "go.opentelemetry.io/collector/otelcol", layout.VERSIONS["otelcol"]["version"]),
     ],
 )
