@@ -30,7 +30,7 @@ def understood(answer: Answer, model: type[M], what: str) -> tuple[M | None, str
     if answer.status != 200:
         return None, answer.refusal, answer.status == _NOT_FOUND
     try:
-        return model.model_validate_json(answer.body), "", False
+        return model.of_peer(answer.body), "", False
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))[:80]

@@ -11,8 +11,8 @@ from .shards import ShardNumber
 
 CANARY_PATH = "/v1/canary"
 """Of the admin port of a searcher of a shard."""
-CANARY_HITS = 4 << 20
-"""Hits of all shards together: more of them have fewer queries."""
+CANARY_HITS = 1 << 19
+"""Hits of all shards together, k of each for a query: more of them have fewer queries."""
 _Hits = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=1000)]
 _Places = Annotated[tuple[Annotated[int, Field(ge=0, lt=1000)], ...], Field(max_length=1000)]
 

@@ -19,8 +19,8 @@ from .admin_ports import AdminPorts
 from .link import BrokenError, NoRoomError
 from .pods import Shard
 
-ANSWER_BYTES = 64 << 20
-"""Of CANARY_HITS hits that are all one shard's, as JSON."""
+HIT_BYTES, OTHER_BYTES = 32, 64 << 10
+"""Of an answer, as JSON: a score with its place, and all else."""
 ASK_SECONDS, AGAIN_SECONDS = 10.0, 1.0
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ async def prove(shards: Sequence[Shard], ports: AdminPorts, gate_hash: str, tell
     """The recall of merged answers, in [0, 1], once every shard has told its part. `tell`: takes a sentence about the
     progress. Raises BadData/CanaryRecall where it is below what the gate measured."""
     found: dict[int, contract.ShardCanary] = {}
+    most = contract.CANARY_HITS // len(shards) * HIT_BYTES + OTHER_BYTES
     while missing := [shard for shard in shards if shard.number not in found]:
         tell(f"waiting for what shards {_numbers(missing)} of {len(shards)} answered to the canary queries")
-        answers = await asyncio.gather(*(_ask(shard, ports, gate_hash) for shard in missing))
+        answers = await asyncio.gather(*(_ask(shard, ports, gate_hash, most) for shard in missing))
         for shard, told in zip(missing, answers, strict=True):
             if told is not None:
                 found[shard.number] = told
@@ -49,11 +50,11 @@ async def prove(shards: Sequence[Shard], ports: AdminPorts, gate_hash: str, tell
     return recall
 
 
-async def _ask(shard: Shard, ports: AdminPorts, gate_hash: str) -> contract.ShardCanary | None:
+async def _ask(shard: Shard, ports: AdminPorts, gate_hash: str, most: int) -> contract.ShardCanary | None:
     """What it tells; None where that is nothing of use, which the log says."""
     request = contract.InternalRequest("GET", contract.CANARY_PATH)
     try:
-        told = contract.ShardCanary.model_validate_json(await ports.ask(shard, request, ANSWER_BYTES, ASK_SECONDS))
+        told = contract.ShardCanary.of_peer(await ports.ask(shard, request, most, ASK_SECONDS))
         if (told.gate_hash, told.shard) != (gate_hash, shard.number):
             raise ValueError(f"it is of gate {told.gate_hash[:100]!r} and shard {told.shard}")
         return told

@@ -134,9 +134,7 @@ class MergedRecall:
         request = contract.InternalRequest("POST", contract.NEAREST_PATH, body)
         try:
             text = await self._ports.ask(shard, request, ANSWER_BYTES, ANSWER_SECONDS)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._executor, contract.NearestRows.model_validate_json, text
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._executor, contract.NearestRows.of_peer, text)
         except (OSError, BrokenError, NoRoomError, ValueError) as error:
             problem = "it tells no nearest rows" if isinstance(error, ValidationError) else str(error)[:200]
             _log.warning("a shard did not scan: the round is lost", extra={"shard": shard.number, "problem": problem})
