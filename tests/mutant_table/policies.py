@@ -106,8 +106,8 @@ POLICIES = (
     Mutant(
         "policies are no tokens",
         "searcher/vectorindex_searcher/serve/http/auth.py",
-        "if path.name != contract.POLICIES_FILE]",
-        "if path.name]",
+        "if one.name != contract.POLICIES_FILE]",
+        "if one.name]",
         (f"{_TESTS}::test_the_file_of_policies_is_no_token",),
         "A bracket would be a valid token.",
     ),
