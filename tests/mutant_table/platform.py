@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant
+from .mutant import Edit, Mutant, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _EXECUTE = f"{_OPERATOR}/reconcile/execute.py"
@@ -91,6 +91,15 @@ PLATFORM = (
         "        pass\n",
         (f"{_KUEUE}::test_what_takes_cores_waits_for_its_turn_and_what_is_small_does_not",),
         "Where Kueue's webhook is not asked, it would take cores that others were promised.",
+    ),
+    Mutant(
+        "a Job waits for its turn in no queue",
+        f"{_OPERATOR}/manifests/jobs.py",
+        '        job["metadata"]["labels"][labels.QUEUE] = name\n',
+        "        pass\n",
+        (f"{_KUEUE}::test_what_takes_cores_waits_for_its_turn_and_what_is_small_does_not",),
+        "Nobody would ever let it go.",
+        each=(seeds("builds_in_a_queue"), seeds("shards_in_a_queue"), seeds("taken_out_of_a_queue")),
     ),
     Mutant(
         "the pods of a Job are in the queue, too",
