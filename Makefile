@@ -110,6 +110,10 @@ gitops-rest: setup ## who writes while Argo CD, the operator and two indexes are
 test-gateway: setup gateway-up ## canary weights over a real gateway, on the local cluster; minutes
 	@E2E=gateway $(RUN) tests/run_layers.py e2e
 
+.PHONY: test-queue
+test-queue: setup kueue-up ## builds that wait for their turn in a queue of a real Kueue, on the local cluster; minutes
+	@E2E=queue $(RUN) tests/run_layers.py e2e
+
 .PHONY: test-chaos
 test-chaos: setup ## 50 rollouts and 50 rollbacks under every fault, 100 minutes (CYCLES=50 INDEXES=5 MINUTES=65 SEED=1 RESUME=1 ONLY="regex")
 	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" CHAOS_CYCLES=$(CYCLES) CHAOS_INDEXES=$(INDEXES) \
@@ -224,6 +228,12 @@ gateway-up: cluster-up ## a gateway of the Gateway API in the local cluster: Con
 	@$(CLUSTER_TOOL) gateway on
 gateway-down: ## remove it, and the Gateway API with every route
 	@$(CLUSTER_TOOL) gateway off
+
+.PHONY: kueue-up kueue-down
+kueue-up: cluster-up ## Kueue in the local cluster, which says when Jobs run (built the first time, 10 minutes)
+	@$(CLUSTER_TOOL) kueue on
+kueue-down: ## remove it, with every queue
+	@$(CLUSTER_TOOL) kueue off
 
 .PHONY: images
 images: ## build the operator's and the searcher's image into the local cluster

@@ -21,6 +21,7 @@ T = TypeVar("T")
 FIELD_MANAGER = "vectorindex-harness"
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _VIX = "/apis/vectorindex.dev/v1alpha1"
+_KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 _CLUSTER_SCOPED = frozenset(
     {
         "Namespace",
@@ -30,6 +31,9 @@ _CLUSTER_SCOPED = frozenset(
         "APIService",
         "ClusterRole",
         "ClusterRoleBinding",
+        "ResourceFlavor",
+        "ClusterQueue",
+        "WorkloadPriorityClass",
     }
 )
 _PATHS = {
@@ -52,6 +56,11 @@ _PATHS = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
+    "ResourceFlavor": (_KUEUE, "resourceflavors"),
+    "ClusterQueue": (_KUEUE, "clusterqueues"),
+    "LocalQueue": (_KUEUE, "localqueues"),
+    "Workload": (_KUEUE, "workloads"),
+    "WorkloadPriorityClass": (_KUEUE, "workloadpriorityclasses"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),

@@ -33,7 +33,7 @@ from harness.waiting import wait_for
 LAYER = "e2e"
 KEEP = bool(os.environ.get("E2E_KEEP"))
 """E2E_KEEP=1: namespaces stay, for a look at what went wrong."""
-APART = {"long": "minutes", "gateway": "needs `make gateway-up`"}
+APART = {"long": "minutes", "gateway": "needs `make gateway-up`", "queue": "needs `make kueue-up`"}
 """Marks of what is no part of the layer: E2E=long runs what is marked `long`, and nothing else."""
 ONLY = os.environ.get("E2E", "")
 FIRST_REVISION_SECONDS = 300

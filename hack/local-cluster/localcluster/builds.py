@@ -49,6 +49,7 @@ BUILDS = (
     Build("contour", "Contour", "about 5 min, once", optional=True),
     Build("otelcol", "OpenTelemetry's collector", "about 2 min, once", folder="otelcol", optional=True),
     Build("istio-inject", "Istio's injector", "about 8 min, once", folder="istio", optional=True),
+    Build("kueue", "Kueue", "about 10 min, once", optional=True),
     Build("fake-gcs-server", "fake-gcs-server", "about 2 min, once", optional=True),
     Build("azurite", "Azurite", "about 30 s, once", optional=True),
 )

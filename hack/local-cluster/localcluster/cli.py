@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import builds, gateway, image_build, layout, lifecycle, node, registry, second, workloads
+from . import builds, gateway, image_build, kueue, layout, lifecycle, node, registry, second, workloads
 from .locks import exclusive
 from .terminal import ClusterError
 
@@ -62,6 +62,10 @@ def _verb(options: argparse.Namespace) -> int:
             _require_running()
             with exclusive("image-build"):
                 {"on": gateway.on, "off": gateway.off}[options.state]()
+        case "kueue":
+            _require_running()
+            with exclusive("image-build"):
+                {"on": kueue.on, "off": kueue.off}[options.state]()
         case "registry":
             _require_running()
             with exclusive("registry"):
@@ -121,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("state", choices=["on", "off"])
     routes = verbs.add_parser("gateway", help="a gateway of the Gateway API (Contour with Envoy), or none")
     routes.add_argument("state", choices=["on", "off"])
+    queues = verbs.add_parser("kueue", help="Kueue, which says when Jobs run, or none")
+    queues.add_argument("state", choices=["on", "off"])
     store = verbs.add_parser("registry", help="a registry with a password on the node's loopback address, or none")
     store.add_argument("state", choices=["on", "off"])
     pushed = verbs.add_parser("push-image", help="build a target and send it to a registry; print its digest")

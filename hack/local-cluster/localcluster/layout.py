@@ -60,6 +60,9 @@ GATEWAY_CLASS, GATEWAY_NAMESPACE, GATEWAY_NAME = "contour", "gateways", "public"
 CONTOUR_NAMESPACE = "projectcontour"  # that of Contour's own roles
 GATEWAY_IMAGE = f"localhost/contour:{VERSIONS['contour']['version']}-envoy-{VERSIONS['envoy']['version']}"
 
+# --- Kueue, where there is one
+KUEUE_IMAGE = f"localhost/kueue:{VERSIONS['kueue']['version']}"
+
 # Created empty on the host as mount points: some Kubernetes and CNI code has these paths fixed, and inside
 # the node's mount namespace a folder of STATE covers each of them.
 MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers")
