@@ -24,7 +24,7 @@ PAGES = sorted(
 _FIELDS = {field.alias or name for name, field in VectorIndexSpec.model_fields.items()}
 _INLINE = re.compile(r"`([a-z][A-Za-z]*(?:\.[A-Za-z]+)+): ([^`]+)`")
 _ABOUT: Json = {"segments": [{"name": "keyword"}, {"name": "question"}]}
-"""What a part may refer to without showing it."""
+"""What a part may refer to without showing it; nothing of shards does, beside which it is refused."""
 
 
 def whole(path: Path) -> list[Json]:
@@ -38,7 +38,7 @@ def parts(path: Path) -> list[Json]:
 
     AssertionError for a block of YAML that is neither one of these nor values of the chart: nothing is passed over.
     """
-    return [_merged(_ABOUT, part) for part in _fragments(path)]
+    return [part if "shards" in part.get("index", {}) else _merged(_ABOUT, part) for part in _fragments(path)]
 
 
 def _fragments(path: Path) -> Iterator[Json]:

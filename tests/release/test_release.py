@@ -88,11 +88,13 @@ def _wait_for(url: str) -> None:
 def releaser(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Releaser:
     """With what the steps before `make release` leave (CONTRIBUTING.md): notes of this number, a commit, a tag."""
     folder = tmp_path_factory.mktemp("release")
-    clone, programs = folder / "clone", folder / "bin"
+    origin, clone, programs = folder / "origin.git", folder / "clone", folder / "bin"
     programs.mkdir()
     for name in ("cosign", "helm"):
         (programs / name).symlink_to(program(LAYER, name))
-    subprocess.run(["git", "clone", "-q", CHECKOUT, clone], check=True)
+    # A release ends with a push of its tag: to this copy, and not to the repository of the checkout.
+    subprocess.run(["git", "clone", "-q", "--bare", "--no-tags", CHECKOUT, origin], check=True)
+    subprocess.run(["git", "clone", "-q", origin, clone], check=True)
     known = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "COSIGN_PASSWORD": ""}
     made = Releaser(clone, registry, known)
     version = versions.read(clone).project
@@ -134,6 +136,12 @@ def test_what_came_out_is_verified_by_the_lines_that_it_ends_with(releaser: Rele
         (releaser.clone / "cosign.pub").write_bytes((keys / f"{name}.pub").read_bytes())
         for line in lines:
             releaser.line(line, code=code)
+
+
+def test_its_tag_is_pushed_to_where_the_clone_is_from(releaser: Releaser, said: str) -> None:
+    tag = f"v{versions.read(releaser.clone).project}"
+    pushed = releaser.run("git", "ls-remote", "origin", f"refs/tags/{tag}").split()
+    assert pushed == [releaser.run("git", "rev-parse", "HEAD").strip(), f"refs/tags/{tag}"]
 
 
 def test_its_chart_and_values_name_the_images_that_the_registry_has(releaser: Releaser, said: str) -> None:
