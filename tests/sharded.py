@@ -54,6 +54,14 @@ def write_table(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
+def dealt_parts(folder: Path, shards: int, rows: int = 60) -> list[Engine]:
+    """Rows of whole numbers, each in the shard that it belongs to."""
+    vectors = np.random.default_rng(7).integers(-2, 3, (rows, DIMENSION)).astype(np.float32)
+    owners = np.array([contract.shard_of(number, shards) for number in range(rows)])
+    dealt = [np.flatnonzero(owners == number) for number in range(shards)]
+    return [make_part(folder / str(n), mine.tolist(), vectors[mine], n) for n, mine in enumerate(dealt)]
+
+
 def make_part(
     folder: Path,
     ids: Sequence[Any],

@@ -113,11 +113,12 @@ POLICIES = (
     ),
     Mutant(
         "the size of others is not told",
-        _APP,
-        '            return json_response({**own, "count": rows.matching})\n',
-        "            return json_response(own)\n",
+        _POLICIES,
+        '    return {**own, "count": rows}\n',
+        "    return own\n",
         (f"{_TESTS}::test_all_rows_that_match_are_found_and_counted",),
         "Each tenant would learn how much the others have.",
+        each=(f"{_ROUTED}::test_all_rows_that_match_are_found_and_counted",),
     ),
     Mutant(
         "a router puts its policy under every query",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import ports
 import pytest
 import yaml
 from layers import CHECKOUT, program
+from waiting import until
 
 from harness.local import PROGRAM
 from releasing import versions
@@ -66,22 +66,19 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
         )
         try:
-            _wait_for(f"http://127.0.0.1:{port}/v2/")
+            until(lambda: _answers(f"http://127.0.0.1:{port}/v2/"), 15)
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.1)
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")

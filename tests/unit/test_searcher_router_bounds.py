@@ -6,16 +6,15 @@ from __future__ import annotations
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
-from sharded import DIMENSION, REVISION, Pod, Router, addresses, make_part, pods_of, routing
+from sharded import DIMENSION, REVISION, Pod, Router, addresses, dealt_parts, pods_of, routing
 from waiting import until
 
-from vectorindex_searcher.contract import Metric, RouteTask, shard_of
+from vectorindex_searcher.contract import Metric, RouteTask
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.filters import columns_of_names
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
@@ -36,11 +35,7 @@ LONG_FILTER = {"title": {"in": [f"t{number}" for number in range(3000)]}}
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Engine]:
-    folder: Path = tmp_path_factory.mktemp("parts")
-    vectors = np.random.default_rng(7).integers(-2, 3, (60, DIMENSION)).astype(np.float32)
-    owners = np.array([shard_of(number, 2) for number in range(60)])
-    rows = [np.flatnonzero(owners == number) for number in range(2)]
-    return [make_part(folder / str(n), mine.tolist(), vectors[mine], n) for n, mine in enumerate(rows)]
+    return dealt_parts(tmp_path_factory.mktemp("parts"), 2)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sharded import DIMENSION, Loop, Pod, Router, addresses, make_part, pods_of, routing
+from sharded import DIMENSION, Loop, Pod, Router, addresses, dealt_parts, pods_of, routing
 from waiting import until
 
-from vectorindex_searcher.contract import Partial, shard_of
+from vectorindex_searcher.contract import Partial
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.serve.http.messages import Response, overload
 from vectorindex_searcher.serve.route import pods as pods_module
@@ -28,11 +26,7 @@ LONG_BODY = b"x" * (32 << 20)
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Engine]:
-    folder: Path = tmp_path_factory.mktemp("parts")
-    vectors = np.random.default_rng(7).integers(-2, 3, (60, DIMENSION)).astype(np.float32)
-    owners = np.array([shard_of(number, 3) for number in range(60)])
-    rows = [np.flatnonzero(owners == number) for number in range(3)]
-    return [make_part(folder / str(n), mine.tolist(), vectors[mine], n) for n, mine in enumerate(rows)]
+    return dealt_parts(tmp_path_factory.mktemp("parts"), 3)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from vectorindex_operator.adapters.admin_port import AdminPort, Answer, Call, Lane
+from vectorindex_operator.adapters.evidence_answers import first_fault
 from vectorindex_searcher.contract import Model
 
 M = TypeVar("M", bound=Model)
@@ -32,6 +33,4 @@ def understood(answer: Answer, model: type[M], what: str) -> tuple[M | None, str
     try:
         return model.of_peer(answer.body), "", False
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        return None, f"what it says is no look at {what}: {place}: {first['msg'][:120]}", False
+        return None, f"what it says is no look at {what}: {first_fault(error)}", False

@@ -37,7 +37,7 @@ from .point import serving_points
 from .search.encoding import Search, TextSearches, encodes
 from .search.freshness import Freshness
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
-from .search.policies import ALL_ROWS, Policies, Policy, unusable
+from .search.policies import ALL_ROWS, Policies, Policy, narrowed, unusable
 from .search.pool import SearchPool
 from .search.reader import ReadTexts, RequestReader, wants_binary
 from .search.reranking import Reranking
@@ -185,9 +185,7 @@ class SearchApp:
 
         def job() -> Response:
             rows = self._engine.matching(predicate)
-            # How much there is of others is not the token's to know: the bytes of all would tell, and so would a share.
-            own = {name: value for name, value in self._index_document.items() if name != "indexBytes"}
-            return json_response({**own, "count": rows.matching})
+            return json_response(narrowed(self._index_document, rows.matching))
 
         return self._pool.submit(job, 1, None)
 

@@ -23,7 +23,7 @@ from ..http.dispatch import Answer, Routes, dispatch
 from ..http.messages import Deferred, Request, Response, json_response
 from ..search.encoding import TextSearches, encodes
 from ..search.plan import Planner
-from ..search.policies import ALL_ROWS, Policies, Policy, unusable
+from ..search.policies import ALL_ROWS, Policies, Policy, narrowed, unusable
 from ..search.pool import Group
 from ..search.reader import Read, ReadTexts, RequestReader, wants_binary
 from ..search.vectors import VectorReader, Vectors
@@ -112,9 +112,7 @@ class RouterApp:
             if not isinstance(answer, Response):
                 told.resolve(answer)
                 return
-            # How much there is of others is not the token's to know; as a searcher.
-            own = {name: value for name, value in self._document.items() if name != "indexBytes"}
-            told.resolve(json_response({**own, "count": orjson.loads(answer.body)["filter"]["rows"]}))
+            told.resolve(json_response(narrowed(self._document, orjson.loads(answer.body)["filter"]["rows"])))
 
         self._router.ask(plan, any_vector(self._schema.dimension), outcome, time.monotonic(), None, whole=True).then(
             count

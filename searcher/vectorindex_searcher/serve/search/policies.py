@@ -174,6 +174,13 @@ def unusable() -> Problem:
     )
 
 
+def narrowed(document: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Of what GET /v1/index tells, what a token is told that may see `rows` of them. How much there is of others is not
+    its to know: the bytes of all would tell, and so would a share."""
+    own = {name: value for name, value in document.items() if name != "indexBytes"}
+    return {**own, "count": rows}
+
+
 def names_of_all_rows(path: Path) -> frozenset[str]:
     """The tokens that a file of policies lets see every row. Raises as `read_policies`."""
     stated = read_policies(path)
